@@ -1,0 +1,630 @@
+//! One suite for all disks: what the module documentation promises, as far as a running process can see it. (What a
+//! crash leaves can be seen in the simulation only: `sim/tests.rs`.)
+//!
+//! Each case is a generic function; `contract!` makes three tests of it. Where the machine has no ring, the `uring`
+//! tests say so and pass.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::sim::Sim;
+use super::*;
+
+const CONFIG: DiskConfig = DiskConfig { buffer_count: 3, buffer_bytes: 2 * BLOCK_BYTES };
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+macro_rules! contract {
+    ($($case:ident),* $(,)?) => {$(
+        mod $case {
+            use super::*;
+
+            struct Case(PathBuf);
+
+            impl OnDisk for Case {
+                type Output = ();
+
+                async fn run<D: Disk>(self, disk: D) {
+                    super::$case(disk, &self.0).await;
+                }
+            }
+
+            #[test]
+            fn uring() {
+                let dir = TempDir::new(stringify!($case));
+                if let Err(error) = run(Backend::Uring, CONFIG, Case(dir.0.clone())) {
+                    eprintln!("skipped: {error}");
+                }
+            }
+
+            #[test]
+            fn threads() {
+                let dir = TempDir::new(stringify!($case));
+                run(Backend::Threads, CONFIG, Case(dir.0.clone())).expect("threads start anywhere");
+            }
+
+            #[test]
+            fn sim() {
+                let sim = Sim::new(1);
+                sim.create_dir("/dir");
+                sim.block_on(Case("/dir".into()).run(sim.disk(CONFIG)));
+            }
+        }
+    )*};
+}
+
+contract!(
+    writes_are_read,
+    reads_end_at_the_end,
+    writes_leave_holes_and_overwrite,
+    opening_is_strict,
+    readers_cannot_write,
+    allocation_grows_with_zeros,
+    truncation_cuts_and_grows,
+    names_come_and_go,
+    renames_replace,
+    removed_files_stay_readable,
+    directories_are_made_once,
+    directories_sync,
+    locks_exclude,
+    locks_outlast_the_file_until_its_operation_ends,
+    direct_reads,
+    buffers_wait_and_come_back,
+    buffers_of_abandoned_writes_come_back,
+    abandoned_operations_harm_nothing,
+    operations_overlap,
+    the_background_lane_does_the_same,
+    sleep_takes_its_time,
+    tasks_run_beside,
+);
+
+/// A directory of the real file system that goes with the test.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new(case: &str) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("seawal-{case}-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir(&dir).expect("temporary directory");
+        TempDir(dir)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+// Short forms for the cases.
+
+async fn create<D: Disk>(disk: &D, path: &Path) -> D::File {
+    disk.open(path, Access::Create, Lane::Commit).await.unwrap()
+}
+
+async fn open_to_write<D: Disk>(disk: &D, path: &Path) -> D::File {
+    disk.open(path, Access::Write, Lane::Commit).await.unwrap()
+}
+
+/// Writes all of `bytes` with one write.
+async fn write<D: Disk>(disk: &D, file: &D::File, offset: u64, bytes: &[u8]) {
+    let mut buf = disk.buffer().await;
+    buf[..bytes.len()].copy_from_slice(bytes);
+    let (count, buf) = file.write_at(buf, bytes.len(), offset).await;
+    assert_eq!(count.unwrap(), bytes.len());
+    assert_eq!(&buf[..bytes.len()], bytes, "the buffer comes back untouched");
+    assert_eq!(buf.len(), disk.buffer_bytes());
+}
+
+async fn read<F: DiskFile>(file: &F, offset: u64, len: usize) -> Vec<u8> {
+    file.read_at(offset, len).await.unwrap().to_vec()
+}
+
+async fn names<D: Disk>(disk: &D, dir: &Path) -> Vec<(String, bool)> {
+    let mut entries: Vec<_> = disk
+        .list(dir)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|entry| (entry.name.into_string().unwrap(), entry.is_dir))
+        .collect();
+    entries.sort();
+    entries
+}
+
+fn kind<T>(result: io::Result<T>) -> ErrorKind {
+    match result {
+        Ok(_) => panic!("it should have failed"),
+        Err(error) => error.kind(),
+    }
+}
+
+/// Polls once, with nobody to wake; the caller is not waiting for the future.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Starts a future and gives it up after its first poll. It may have ended by then: `threads` does commits at once.
+fn start_and_drop<F: Future>(future: F) {
+    let _ = poll_once(pin!(future));
+}
+
+/// Waits until something holds, up to a generous while.
+async fn eventually<D: Disk>(disk: &D, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = disk.now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(disk.now() < deadline, "it never came to hold");
+        disk.sleep(Duration::from_millis(1)).await;
+    }
+}
+
+// The cases.
+
+async fn writes_are_read<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, b"hello").await;
+    let whole_buffer: Vec<u8> = (0..disk.buffer_bytes()).map(|i| (i % 251) as u8).collect();
+    write(&disk, &file, 5, &whole_buffer).await;
+    file.sync_data().await.unwrap();
+    assert_eq!(file.len().unwrap(), 5 + whole_buffer.len() as u64);
+    assert_eq!(read(&file, 0, 5).await, b"hello");
+    assert_eq!(read(&file, 5, whole_buffer.len()).await, whole_buffer);
+
+    let other = disk.open(&path, Access::Read, Lane::Commit).await.unwrap();
+    assert_eq!(read(&other, 3, 4).await, b"lo\x00\x01");
+    assert!(["uring", "threads", "sim"].contains(&disk.name()));
+}
+
+async fn reads_end_at_the_end<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    assert_eq!(read(&file, 0, 10).await, b"");
+    write(&disk, &file, 0, b"0123456789").await;
+    assert_eq!(read(&file, 6, 100).await, b"6789");
+    assert_eq!(read(&file, 10, 100).await, b"");
+    assert_eq!(read(&file, 1000, 100).await, b"");
+    assert_eq!(read(&file, 2, 0).await, b"");
+}
+
+async fn writes_leave_holes_and_overwrite<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    write(&disk, &file, 4, b"end").await;
+    write(&disk, &file, 1, b"ab").await;
+    assert_eq!(read(&file, 0, 10).await, b"\0ab\0end");
+    write(&disk, &file, 2, b"XY").await;
+    assert_eq!(read(&file, 0, 10).await, b"\0aXYend");
+    assert_eq!(file.len().unwrap(), 7);
+}
+
+async fn opening_is_strict<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    for access in [Access::Read, Access::Write] {
+        for lane in [Lane::Commit, Lane::Background] {
+            let result = disk.open(&path, access, lane).await;
+            assert_eq!(kind(result), ErrorKind::NotFound, "{access:?} {lane:?}");
+        }
+    }
+    let nowhere = dir.join("missing").join("a");
+    let result = disk.open(&nowhere, Access::Create, Lane::Commit).await;
+    assert_eq!(kind(result), ErrorKind::NotFound);
+
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, b"kept").await;
+    let result = disk.open(&path, Access::Create, Lane::Commit).await;
+    assert_eq!(kind(result), ErrorKind::AlreadyExists);
+    let again = open_to_write(&disk, &path).await;
+    assert_eq!(read(&again, 0, 10).await, b"kept");
+
+    // Modes and descriptor flags exist on real file systems only.
+    if let Ok(metadata) = std::fs::metadata(&path) {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    }
+}
+
+async fn readers_cannot_write<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, b"kept").await;
+    let reader = disk.open(&path, Access::Read, Lane::Commit).await.unwrap();
+    let (result, buf) = reader.write_at(disk.buffer().await, 1, 0).await;
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+    assert_eq!(buf.len(), disk.buffer_bytes());
+    assert!(reader.truncate(0).await.is_err());
+    assert!(reader.allocate(0, 100).await.is_err());
+    assert_eq!(read(&file, 0, 10).await, b"kept");
+}
+
+async fn allocation_grows_with_zeros<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    write(&disk, &file, 0, b"kept").await;
+    file.allocate(0, 3 * BLOCK).await.unwrap();
+    assert_eq!(file.len().unwrap(), 3 * BLOCK);
+    let bytes = read(&file, 0, 4 * BLOCK_BYTES).await;
+    assert_eq!(bytes.len(), 3 * BLOCK_BYTES);
+    assert_eq!(&bytes[..4], b"kept");
+    assert!(bytes[4..].iter().all(|&byte| byte == 0));
+
+    file.allocate(0, BLOCK).await.unwrap();
+    assert_eq!(file.len().unwrap(), 3 * BLOCK, "it never shrinks");
+    file.allocate(3 * BLOCK, BLOCK).await.unwrap();
+    assert_eq!(file.len().unwrap(), 4 * BLOCK);
+    file.sync_data().await.unwrap();
+}
+
+async fn truncation_cuts_and_grows<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    write(&disk, &file, 0, b"0123456789").await;
+    file.truncate(4).await.unwrap();
+    assert_eq!(file.len().unwrap(), 4);
+    file.truncate(8).await.unwrap();
+    assert_eq!(read(&file, 0, 100).await, b"0123\0\0\0\0");
+    file.truncate(0).await.unwrap();
+    assert_eq!(file.len().unwrap(), 0);
+}
+
+async fn names_come_and_go<D: Disk>(disk: D, dir: &Path) {
+    assert_eq!(names(&disk, dir).await, []);
+    create(&disk, &dir.join("a")).await;
+    create(&disk, &dir.join("b")).await;
+    disk.create_dir(&dir.join("sub")).await.unwrap();
+    let expected = [("a", false), ("b", false), ("sub", true)];
+    let expected = expected.map(|(name, is_dir)| (name.to_owned(), is_dir));
+    assert_eq!(names(&disk, dir).await, expected);
+
+    disk.remove_file(&dir.join("a")).await.unwrap();
+    let result = disk.remove_file(&dir.join("a")).await;
+    assert_eq!(kind(result), ErrorKind::NotFound);
+    assert_eq!(names(&disk, dir).await, expected[1..]);
+
+    assert!(disk.remove_file(&dir.join("sub")).await.is_err());
+    let result = disk.list(&dir.join("missing")).await;
+    assert_eq!(kind(result), ErrorKind::NotFound);
+    let result = disk.list(&dir.join("b")).await;
+    assert_eq!(kind(result), ErrorKind::NotADirectory);
+}
+
+async fn renames_replace<D: Disk>(disk: D, dir: &Path) {
+    let (a, b) = (dir.join("a"), dir.join("b"));
+    let result = disk.rename(&a, &b).await;
+    assert_eq!(kind(result), ErrorKind::NotFound);
+
+    let file = create(&disk, &a).await;
+    write(&disk, &file, 0, b"from a").await;
+    create(&disk, &b).await;
+    disk.rename(&a, &b).await.unwrap();
+    assert_eq!(names(&disk, dir).await, [("b".to_owned(), false)]);
+    let renamed = open_to_write(&disk, &b).await;
+    assert_eq!(read(&renamed, 0, 10).await, b"from a");
+
+    write(&disk, &file, 5, b"b").await;
+    assert_eq!(read(&renamed, 0, 10).await, b"from b", "it is the same file");
+
+    let sub = dir.join("sub");
+    disk.create_dir(&sub).await.unwrap();
+    disk.rename(&b, &sub.join("c")).await.unwrap();
+    assert_eq!(names(&disk, dir).await, [("sub".to_owned(), true)]);
+    assert_eq!(names(&disk, &sub).await, [("c".to_owned(), false)]);
+}
+
+async fn removed_files_stay_readable<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, b"still here").await;
+    disk.remove_file(&path).await.unwrap();
+    disk.sync_dir(dir).await.unwrap();
+    assert_eq!(read(&file, 0, 10).await, b"still here");
+
+    let new = create(&disk, &path).await;
+    assert_eq!(new.len().unwrap(), 0, "it is another file");
+}
+
+async fn directories_are_made_once<D: Disk>(disk: D, dir: &Path) {
+    let sub = dir.join("sub");
+    disk.create_dir(&sub).await.unwrap();
+    let result = disk.create_dir(&sub).await;
+    assert_eq!(kind(result), ErrorKind::AlreadyExists);
+    create(&disk, &sub.join("a")).await;
+    let result = disk.create_dir(&sub.join("a")).await;
+    assert_eq!(kind(result), ErrorKind::AlreadyExists);
+    let result = disk.create_dir(&dir.join("x").join("y")).await;
+    assert_eq!(kind(result), ErrorKind::NotFound);
+    if let Ok(metadata) = std::fs::metadata(&sub) {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o700);
+    }
+}
+
+async fn directories_sync<D: Disk>(disk: D, dir: &Path) {
+    create(&disk, &dir.join("a")).await;
+    disk.sync_dir(dir).await.unwrap();
+    let result = disk.sync_dir(&dir.join("missing")).await;
+    assert_eq!(kind(result), ErrorKind::NotFound);
+    let result = disk.sync_dir(&dir.join("a")).await;
+    assert_eq!(kind(result), ErrorKind::NotADirectory);
+}
+
+async fn locks_exclude<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let first = create(&disk, &path).await;
+    let second = open_to_write(&disk, &path).await;
+    assert!(first.try_lock().unwrap());
+    assert!(first.try_lock().unwrap(), "its own lock is no obstacle");
+    assert!(!second.try_lock().unwrap());
+    // The lock is advisory, and of the description that has it: closing another one of the same file in the same
+    // process does not let it go (as a plain POSIX lock would).
+    write(&disk, &second, 0, b"x").await;
+    drop(second);
+    let third = open_to_write(&disk, &path).await;
+    assert!(!third.try_lock().unwrap());
+    // It follows the file, not the name.
+    disk.rename(&path, &dir.join("b")).await.unwrap();
+    let fourth = open_to_write(&disk, &dir.join("b")).await;
+    assert!(!fourth.try_lock().unwrap());
+    drop(first);
+    assert!(third.try_lock().unwrap());
+    assert!(!fourth.try_lock().unwrap());
+}
+
+async fn locks_outlast_the_file_until_its_operation_ends<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    for lane in [Lane::Commit, Lane::Background] {
+        let _ = disk.remove_file(&path).await;
+        let file = disk.open(&path, Access::Create, lane).await.unwrap();
+        assert!(file.try_lock().unwrap());
+        let mut buf = disk.buffer().await;
+        buf.fill(b'x');
+        {
+            let mut write = pin!(file.write_at(buf, BLOCK_BYTES, 0));
+            let _ = poll_once(write.as_mut());
+        }
+        drop(file);
+        // Whoever gets the lock finds the write done: it does not land on him later.
+        let next = open_to_write(&disk, &path).await;
+        eventually(&disk, async || next.try_lock().unwrap()).await;
+        assert_eq!(next.len().unwrap(), BLOCK, "{lane:?}");
+        assert!(read(&next, 0, BLOCK_BYTES).await.iter().all(|&b| b == b'x'));
+    }
+}
+
+async fn direct_reads<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, &[b'1'; BLOCK_BYTES]).await;
+    write(&disk, &file, BLOCK, &[b'2'; 100]).await;
+    file.sync_data().await.unwrap();
+    let direct = match disk.open(&path, Access::ReadDirect, Lane::Commit).await {
+        Ok(direct) => direct,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            eprintln!("skipped: no direct reads in {}", dir.display());
+            return;
+        }
+    };
+    let bytes = read(&direct, 0, 4 * BLOCK_BYTES).await;
+    assert_eq!(bytes.len(), BLOCK_BYTES + 100, "cut at the end of the file");
+    assert!(bytes[..BLOCK_BYTES].iter().all(|&byte| byte == b'1'));
+    assert!(bytes[BLOCK_BYTES..].iter().all(|&byte| byte == b'2'));
+    assert_eq!(read(&direct, BLOCK, BLOCK_BYTES).await, [b'2'; 100]);
+    assert_eq!(read(&direct, 2 * BLOCK, BLOCK_BYTES).await, b"");
+    let first = read(&direct, 0, BLOCK_BYTES).await;
+    assert_eq!(first, [b'1'; BLOCK_BYTES]);
+    // Bytes that are still dirty in the cache are seen too.
+    write(&disk, &file, 0, b"dirty").await;
+    assert_eq!(&read(&direct, 0, BLOCK_BYTES).await[..5], b"dirty");
+}
+
+async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    assert_eq!(disk.buffer_bytes(), CONFIG.buffer_bytes);
+    for _ in 0..3 {
+        let mut buffers = Vec::new();
+        for _ in 0..CONFIG.buffer_count {
+            let buffer = disk.buffer().await;
+            assert_eq!(buffer.as_ptr().addr() % BLOCK_BYTES, 0);
+            assert_eq!(buffer.len(), disk.buffer_bytes());
+            buffers.push(buffer);
+        }
+        let mut waits = pin!(disk.buffer());
+        assert!(poll_once(waits.as_mut()).is_pending());
+        // By way of a write, and short, so that a buffer which comes back cut would show.
+        let (result, buffer) = file.write_at(buffers.pop().unwrap(), 1, 0).await;
+        assert_eq!(result.unwrap(), 1);
+        drop(buffer);
+        assert_eq!(waits.await.len(), disk.buffer_bytes());
+    }
+}
+
+async fn buffers_of_abandoned_writes_come_back<D: Disk>(disk: D, dir: &Path) {
+    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+        let path = dir.join(name);
+        let file = disk.open(&path, Access::Create, lane).await.unwrap();
+        for round in 0..10 {
+            for _ in 0..CONFIG.buffer_count {
+                let mut buf = disk.buffer().await;
+                buf.fill(round);
+                start_and_drop(file.write_at(buf, BLOCK_BYTES, 0));
+            }
+        }
+        let mut all = Vec::new();
+        for _ in 0..CONFIG.buffer_count {
+            all.push(disk.buffer().await);
+        }
+        assert!(poll_once(pin!(disk.buffer())).is_pending(), "no more than there were");
+        // All are back, so all writes have ended.
+        let bytes = read(&file, 0, BLOCK_BYTES).await;
+        assert_eq!(bytes.len(), BLOCK_BYTES);
+        // The third write of the last round began when all earlier ones had given their buffers back.
+        assert!(bytes.iter().all(|&byte| byte == 9));
+    }
+}
+
+async fn abandoned_operations_harm_nothing<D: Disk>(disk: D, dir: &Path) {
+    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+        let path = dir.join(name);
+        let file = disk.open(&path, Access::Create, lane).await.unwrap();
+        write(&disk, &file, 0, &[b'x'; BLOCK_BYTES]).await;
+        for _ in 0..5 {
+            start_and_drop(file.read_at(0, BLOCK_BYTES));
+            start_and_drop(file.sync_data());
+            start_and_drop(file.allocate(0, BLOCK));
+            start_and_drop(disk.open(&path, Access::Read, lane));
+            start_and_drop(disk.list(dir));
+            start_and_drop(disk.sync_dir(dir));
+            start_and_drop(disk.sleep(Duration::from_secs(3600)));
+        }
+        start_and_drop(disk.rename(&path, &dir.join("renamed")));
+        eventually(&disk, async || {
+            disk.list(dir).await.unwrap().iter().any(|entry| entry.name == "renamed")
+        })
+        .await;
+        start_and_drop(disk.remove_file(&dir.join("renamed")));
+        eventually(&disk, async || disk.list(dir).await.unwrap().is_empty()).await;
+        assert_eq!(read(&file, 0, BLOCK_BYTES).await, [b'x'; BLOCK_BYTES]);
+        assert_eq!(file.len().unwrap(), BLOCK);
+    }
+}
+
+/// Several operations in flight at once, each with its own result.
+async fn operations_overlap<D: Disk>(disk: D, dir: &Path) {
+    let file = Rc::new(create(&disk, &dir.join("a")).await);
+    let left = Rc::new(Cell::new(20_u64));
+    for i in 0..20_u8 {
+        let (disk_of_task, file, left) = (disk.clone(), Rc::clone(&file), Rc::clone(&left));
+        disk.spawn(async move {
+            let offset = u64::from(i) * 100;
+            write(&disk_of_task, &file, offset, &[i; 100]).await;
+            file.sync_data().await.unwrap();
+            assert_eq!(read(&*file, offset, 100).await, [i; 100]);
+            left.set(left.get() - 1);
+        });
+    }
+    eventually(&disk, async || left.get() == 0).await;
+    let bytes = read(&*file, 0, 3000).await;
+    assert_eq!(bytes.len(), 2000);
+    for (i, part) in bytes.chunks(100).enumerate() {
+        assert!(part.iter().all(|&byte| usize::from(byte) == i), "part {i}");
+    }
+}
+
+async fn the_background_lane_does_the_same<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let background = disk.open(&path, Access::Create, Lane::Background);
+    let file = background.await.unwrap();
+    assert!(file.try_lock().unwrap());
+    file.allocate(0, 2 * BLOCK).await.unwrap();
+    write(&disk, &file, 0, b"in the background").await;
+    file.sync_data().await.unwrap();
+    file.truncate(10).await.unwrap();
+    assert_eq!(read(&file, 0, 100).await, b"in the bac");
+    assert_eq!(file.len().unwrap(), 10);
+    let result = disk.open(&path, Access::Create, Lane::Background).await;
+    assert_eq!(kind(result), ErrorKind::AlreadyExists);
+}
+
+async fn sleep_takes_its_time<D: Disk>(disk: D, _dir: &Path) {
+    let start = disk.now();
+    disk.sleep(Duration::from_millis(20)).await;
+    let slept = disk.now() - start;
+    assert!(slept >= Duration::from_millis(20), "{slept:?}");
+    assert!(slept < Duration::from_secs(10), "{slept:?}");
+    disk.sleep(Duration::ZERO).await;
+}
+
+async fn tasks_run_beside<D: Disk>(disk: D, _dir: &Path) {
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for (name, millis) in [("late", 60), ("early", 20)] {
+        let (disk_of_task, order) = (disk.clone(), Rc::clone(&order));
+        disk.spawn(async move {
+            disk_of_task.sleep(Duration::from_millis(millis)).await;
+            order.borrow_mut().push(name);
+        });
+    }
+    assert!(order.borrow().is_empty(), "not before somebody waits");
+    eventually(&disk, async || order.borrow().len() == 2).await;
+    assert_eq!(*order.borrow(), ["early", "late"]);
+    // This one is still there at the end, and must not hold up anything.
+    let disk_of_task = disk.clone();
+    disk.spawn(async move { disk_of_task.sleep(Duration::from_secs(3600)).await });
+}
+
+/// Unlike the simulation, a real disk ends with its job: what was spawned goes with it.
+#[test]
+fn tasks_end_with_the_main_task() {
+    struct Case(std::sync::Arc<()>);
+
+    impl OnDisk for Case {
+        type Output = ();
+
+        async fn run<D: Disk>(self, disk: D) {
+            let disk_of_task = disk.clone();
+            disk.spawn(async move {
+                let _kept = self.0;
+                disk_of_task.sleep(Duration::MAX).await;
+            });
+            disk.sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    for backend in [Backend::Uring, Backend::Threads] {
+        let kept = std::sync::Arc::new(());
+        if let Err(error) = run(backend, CONFIG, Case(kept.clone())) {
+            eprintln!("skipped: {error}");
+        }
+        assert_eq!(std::sync::Arc::strong_count(&kept), 1, "{backend}");
+    }
+}
+
+/// Not for `sim`, where a slow operation is a latency, nor for the ring, where it is the kernel's affair.
+#[test]
+fn the_background_lane_holds_up_no_commit() {
+    struct Case(PathBuf);
+
+    impl OnDisk for Case {
+        type Output = ();
+
+        async fn run<D: Disk>(self, disk: D) {
+            let commit = create(&disk, &self.0.join("commit")).await;
+            let path = self.0.join("background");
+            let background = disk.open(&path, Access::Create, Lane::Background);
+            let background = background.await.unwrap();
+            // A queue of slow things for the helper thread.
+            let ended = Rc::new(Cell::new(0));
+            let background = Rc::new(background);
+            for i in 0..8 {
+                let (ended, background) = (Rc::clone(&ended), Rc::clone(&background));
+                disk.spawn(async move {
+                    background.allocate(i << 20, 1 << 20).await.unwrap();
+                    background.sync_data().await.unwrap();
+                    ended.set(ended.get() + 1);
+                });
+            }
+            disk.sleep(Duration::ZERO).await;
+            let mut commits = 0;
+            while commits < 3 {
+                // Inline: done by the first poll, however full the helper's queue is.
+                let buf = disk.buffer().await;
+                let mut write = pin!(commit.write_at(buf, 100, commits * 100));
+                assert!(poll_once(write.as_mut()).is_ready());
+                assert!(poll_once(pin!(commit.sync_data())).is_ready());
+                assert!(poll_once(pin!(disk.sync_dir(&self.0))).is_ready());
+                commits += 1;
+            }
+            eventually(&disk, async || ended.get() == 8).await;
+        }
+    }
+
+    let dir = TempDir::new("lanes");
+    run(Backend::Threads, CONFIG, Case(dir.0.clone())).unwrap();
+}

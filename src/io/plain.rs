@@ -1,0 +1,132 @@
+//! The system calls that the two real disks make alike: those that the ring does not have, that are too short to be
+//! worth a trip through it, or that all of `threads` is made of. They block, and know of no runtime.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use rustix::fs::FallocateFlags;
+
+use super::{Access, DirEntry};
+
+/// Mode of the files we create: the log may hold what nobody else should read.
+pub(super) const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// The flags of `open` beyond reading, writing and creating.
+pub(super) fn open_flags(access: Access) -> i32 {
+    match access {
+        Access::ReadDirect => OFlag::O_DIRECT.bits(),
+        Access::Read | Access::Write | Access::Create => 0,
+    }
+}
+
+pub(super) fn writes(access: Access) -> bool {
+    match access {
+        Access::Write | Access::Create => true,
+        Access::Read | Access::ReadDirect => false,
+    }
+}
+
+/// Opens a file; close-on-exec, as everything that std opens.
+pub(super) fn open(path: &Path, access: Access) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(writes(access))
+        .create_new(access == Access::Create)
+        .mode(FILE_MODE)
+        .custom_flags(open_flags(access))
+        .open(path)
+}
+
+/// Opens a directory, to sync it.
+pub(super) fn open_dir(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(dir)
+}
+
+pub(super) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
+    std::fs::read_dir(dir)?
+        .map(|entry| {
+            let entry = entry?;
+            Ok(DirEntry { name: entry.file_name(), is_dir: entry.file_type()?.is_dir() })
+        })
+        .collect()
+}
+
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIR_MODE).create(dir)
+}
+
+/// Reserves space; grows the file only, where the file system has no `fallocate`.
+pub(super) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    loop {
+        let result = rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, len);
+        match result.map_err(io::Error::from) {
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) if is_unsupported(&error) => return grow(&file, offset, len),
+            result => return result,
+        }
+    }
+}
+
+/// What is left of `allocate` without `fallocate`: the file reaches to the end of the range, as a hole.
+pub(super) fn grow(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    let end = offset.checked_add(len).ok_or_else(|| io::Error::from(Errno::EFBIG))?;
+    if end > length(&file)? {
+        truncate(&file, end)?;
+    }
+    Ok(())
+}
+
+pub(super) fn truncate(file: impl AsFd, len: u64) -> io::Result<()> {
+    loop {
+        match rustix::fs::ftruncate(&file, len).map_err(io::Error::from) {
+            Err(error) if is_interrupted(&error) => {}
+            result => return result,
+        }
+    }
+}
+
+pub(super) fn length(file: impl AsFd) -> io::Result<u64> {
+    let len = rustix::fs::fstat(file)?.st_size;
+    Ok(u64::try_from(len).expect("the kernel's file sizes are not negative"))
+}
+
+/// Takes the write lock of the whole file for the open file description.
+pub(super) fn try_lock(file: impl AsFd) -> io::Result<bool> {
+    let whole_file = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0, // to the end, however far it moves
+        l_pid: 0, // must be zero for locks of a description
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub(super) fn is_interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}
+
+/// The file system does not have this operation.
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32)
+}
+
+/// 128 bits from the kernel.
+pub(super) fn random_id() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    let filled = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
+    // Requests of up to 256 bytes are never cut short.
+    assert_eq!(filled, 16, "the kernel gives all 16 bytes or none");
+    Ok(id)
+}

@@ -1,0 +1,325 @@
+//! The trait's face of the simulation: each operation is counted, traced, perhaps made to fail, done by the model, and
+//! takes its time.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Shared;
+use super::faults::{Admission, OpKind};
+use super::model::{DescriptionId, Flight, FlightId, Model, Outcome};
+use crate::io::fill::Fill;
+use crate::io::pool::{Lease, Pool};
+use crate::io::{Access, AlignedBuf, DirEntry, Disk, DiskConfig, DiskFile, Lane};
+
+/// The disk of one life of the simulated process: after a kill or a power loss its operations fail.
+#[derive(Clone)]
+pub(crate) struct SimDisk {
+    process: Process,
+    pool: Pool<AlignedBuf>,
+    buffer_bytes: usize,
+}
+
+impl SimDisk {
+    pub(super) fn new(shared: Rc<Shared>, config: DiskConfig) -> Self {
+        let life = shared.model.borrow().life();
+        SimDisk {
+            process: Process { shared, life },
+            pool: Pool::of_buffers(&config),
+            buffer_bytes: config.buffer_bytes,
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+    type Buf = Lease<AlignedBuf>;
+
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    async fn buffer(&self) -> Self::Buf {
+        self.pool.take().await
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    async fn open(&self, path: &Path, access: Access, lane: Lane) -> io::Result<SimFile> {
+        let detail = format!("{access:?} {lane:?}");
+        let open = |model: &mut Model| model.open(path, access);
+        // Made into a file before the wait, so that a dropped future closes it.
+        let file = |description| SimFile {
+            process: self.process.clone(),
+            description,
+            path: path.to_owned(),
+            direct: access == Access::ReadDirect,
+        };
+        self.process.at_once(OpKind::Open, path, detail, open, file).await
+    }
+
+    async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let list = |model: &mut Model| model.list(dir);
+        self.process.at_once(OpKind::List, dir, String::new(), list, |entries| entries).await
+    }
+
+    async fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let create = |model: &mut Model| model.create_dir(dir);
+        self.process.at_once(OpKind::CreateDir, dir, String::new(), create, |()| ()).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let detail = format!("to={}", to.display());
+        let rename = |model: &mut Model| model.rename(from, to);
+        self.process.at_once(OpKind::Rename, from, detail, rename, |()| ()).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let remove = |model: &mut Model| model.remove(path);
+        self.process.at_once(OpKind::Remove, path, String::new(), remove, |()| ()).await
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let admission = self.process.admit(OpKind::SyncDir, dir, String::new()).await?;
+        let flight = {
+            let model = self.process.shared.model.borrow();
+            Flight::SyncDir {
+                dir: model.dir_of(dir)?,
+                covered: model.changes_made(),
+                error: admission.error,
+            }
+        };
+        match self.process.fly(flight, admission.latency).await {
+            Outcome::Synced(result) => result,
+            Outcome::Written(..) => unreachable!("a sync was submitted"),
+        }
+    }
+
+    fn random_id(&self) -> io::Result<[u8; 16]> {
+        let mut model = self.process.shared.model.borrow_mut();
+        Ok(model.random_id())
+    }
+
+    fn now(&self) -> Duration {
+        self.process.shared.executor.now()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let executor = &self.process.shared.executor;
+        executor.sleep_until(executor.now().saturating_add(duration)).await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        // A dead process starts nothing.
+        if self.process.is_alive() {
+            self.process.shared.executor.spawn(task);
+        }
+    }
+}
+
+/// An open file of a [`SimDisk`].
+pub(crate) struct SimFile {
+    process: Process,
+    description: DescriptionId,
+    path: PathBuf,
+    direct: bool,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut model = self.process.shared.model.borrow_mut();
+        model.close(self.description);
+    }
+}
+
+impl SimFile {
+    async fn at_once<T>(
+        &self,
+        op: OpKind,
+        detail: String,
+        act: impl FnOnce(&mut Model) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.process.at_once(op, &self.path, detail, act, |value| value).await
+    }
+}
+
+impl DiskFile for SimFile {
+    type Buf = Lease<AlignedBuf>;
+
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+        let detail = format!("offset={offset} len={len}");
+        let direct_end = if self.direct { Some(self.len()?) } else { None };
+        // For the checks that the real disks make.
+        let mut fill = Fill::new(offset, len, direct_end);
+        let read = |model: &mut Model| model.read(self.description, offset, len);
+        let bytes = self.at_once(OpKind::Read, detail, read).await?;
+        fill.advance(bytes.len())?;
+        let mut buf = AlignedBuf::with_len(bytes.len());
+        buf.copy_from_slice(&bytes);
+        Ok(buf)
+    }
+
+    async fn write_at(
+        &self,
+        buf: Self::Buf,
+        len: usize,
+        offset: u64,
+    ) -> (io::Result<usize>, Self::Buf) {
+        assert!(len <= buf.len(), "a write stays inside its buffer");
+        let detail = format!("offset={offset} len={len}");
+        let admission =
+            self.process.admit(OpKind::Write, &self.path, detail).await.and_then(|admission| {
+                let model = self.process.shared.model.borrow();
+                model.writable(self.description).map(|_| admission)
+            });
+        let admission = match admission {
+            Ok(admission) => admission,
+            Err(error) => return (Err(error), buf),
+        };
+        let flight = Flight::Write {
+            description: self.description,
+            buf,
+            len: len.min(admission.bytes_max.unwrap_or(len)),
+            offset,
+            error: admission.error,
+        };
+        match self.process.fly(flight, admission.latency).await {
+            Outcome::Written(result, buf) => (result, buf),
+            Outcome::Synced(_) => unreachable!("a write was submitted"),
+        }
+    }
+
+    async fn sync_data(&self) -> io::Result<()> {
+        let admission = self.process.admit(OpKind::Sync, &self.path, String::new()).await?;
+        let flight = Flight::Sync {
+            description: self.description,
+            covered: self.process.shared.model.borrow().changes_made(),
+            error: admission.error,
+        };
+        match self.process.fly(flight, admission.latency).await {
+            Outcome::Synced(result) => result,
+            Outcome::Written(..) => unreachable!("a sync was submitted"),
+        }
+    }
+
+    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let detail = format!("offset={offset} len={len}");
+        let allocate = |model: &mut Model| model.allocate(self.description, offset, len);
+        self.at_once(OpKind::Allocate, detail, allocate).await
+    }
+
+    async fn truncate(&self, len: u64) -> io::Result<()> {
+        let truncate = |model: &mut Model| model.truncate(self.description, len);
+        self.at_once(OpKind::Truncate, format!("len={len}"), truncate).await
+    }
+
+    fn set_lane(&mut self, _lane: Lane) {}
+
+    fn try_lock(&self) -> io::Result<bool> {
+        self.process.check_alive()?;
+        let mut model = self.process.shared.model.borrow_mut();
+        model.try_lock(self.description)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.process.check_alive()?;
+        self.process.shared.model.borrow().len(self.description)
+    }
+}
+
+/// One life of the simulated process.
+#[derive(Clone)]
+struct Process {
+    shared: Rc<Shared>,
+    life: u64,
+}
+
+impl Process {
+    fn is_alive(&self) -> bool {
+        self.shared.model.borrow().life() == self.life
+    }
+
+    fn check_alive(&self) -> io::Result<()> {
+        match self.is_alive() {
+            true => Ok(()),
+            false => Err(io::Error::other("the simulated process has died")),
+        }
+    }
+
+    /// Every operation begins here. Does not come back if the simulation is to stop before it.
+    async fn admit(&self, op: OpKind, path: &Path, detail: String) -> io::Result<Admission> {
+        self.check_alive()?;
+        let now = self.shared.executor.now();
+        let admission = self.shared.faults.borrow_mut().admit(op, path, detail, now);
+        match admission {
+            Some(admission) => Ok(admission),
+            None => {
+                self.shared.executor.halt();
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// An operation that takes effect when it is submitted. `keep` makes the caller's value of the model's before the
+    /// operation takes its time, which the caller may not wait for.
+    async fn at_once<T, U>(
+        &self,
+        op: OpKind,
+        path: &Path,
+        detail: String,
+        act: impl FnOnce(&mut Model) -> io::Result<T>,
+        keep: impl FnOnce(T) -> U,
+    ) -> io::Result<U> {
+        let admission = self.admit(op, path, detail).await?;
+        let result = match admission.error {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => act(&mut self.shared.model.borrow_mut()),
+        };
+        let result = result.map(keep);
+        let executor = &self.shared.executor;
+        executor.sleep_until(executor.now() + admission.latency).await;
+        result
+    }
+
+    /// An operation that takes effect when it ends, whether or not this future is still there.
+    ///
+    /// # Panics
+    ///
+    /// If the future is polled after the process died: somebody kept it outside of the simulation.
+    async fn fly(&self, flight: Flight, latency: Duration) -> Outcome {
+        let executor = &self.shared.executor;
+        let ends_at = executor.now() + latency;
+        let id = self.shared.model.borrow_mut().submit(flight, ends_at);
+        let ticket = Ticket { shared: &self.shared, id, taken: false };
+        // Without latency it ends here and now.
+        self.shared.model.borrow_mut().settle(executor.now());
+        executor.sleep_until(ends_at).await;
+        ticket.outcome().expect("the process that began the operation is alive")
+    }
+}
+
+/// The claim to the outcome of an operation in flight.
+struct Ticket<'a> {
+    shared: &'a Shared,
+    id: FlightId,
+    taken: bool,
+}
+
+impl Ticket<'_> {
+    fn outcome(mut self) -> Option<Outcome> {
+        self.taken = true;
+        self.shared.model.borrow_mut().take_outcome(self.id)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.shared.model.borrow_mut().abandon(self.id);
+        }
+    }
+}

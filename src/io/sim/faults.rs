@@ -1,0 +1,184 @@
+//! Which operation is to fail, how long each takes, and what was done: the test writer's side of every operation.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The kinds of operations that are counted, traced and can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum OpKind {
+    Open,
+    Read,
+    Write,
+    Sync,
+    Allocate,
+    Truncate,
+    Rename,
+    Remove,
+    CreateDir,
+    SyncDir,
+    List,
+}
+
+impl fmt::Display for OpKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            OpKind::Open => "open",
+            OpKind::Read => "read",
+            OpKind::Write => "write",
+            OpKind::Sync => "sync",
+            OpKind::Allocate => "allocate",
+            OpKind::Truncate => "truncate",
+            OpKind::Rename => "rename",
+            OpKind::Remove => "remove",
+            OpKind::CreateDir => "create_dir",
+            OpKind::SyncDir => "sync_dir",
+            OpKind::List => "list",
+        })
+    }
+}
+
+/// One operation, as it was submitted. Prints as `write /log/0.wal offset=0 len=512 at=20µs` (and `error=5`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TraceEntry {
+    pub op: OpKind,
+    /// The name under which the file was opened.
+    pub path: PathBuf,
+    pub detail: String,
+    pub at: Duration,
+    /// The injected error, if any; errors that follow from the disk's state are not here.
+    pub error: Option<i32>,
+}
+
+impl fmt::Display for TraceEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.op, self.path.display())?;
+        if !self.detail.is_empty() {
+            write!(f, " {}", self.detail)?;
+        }
+        write!(f, " at={:?}", self.at)?;
+        match self.error {
+            Some(errno) => write!(f, " error={errno}"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) struct Faults {
+    operations: u64,
+    trace: Vec<TraceEntry>,
+    latencies: BTreeMap<OpKind, Duration>,
+    /// By the number of the operation that is to fail.
+    by_number: BTreeMap<u64, i32>,
+    /// Oldest first; the next operation of the kind takes the first of its kind.
+    by_kind: Vec<(OpKind, i32)>,
+    short_write: Option<usize>,
+    /// The operation of this number is not begun any more.
+    halt_at: Option<u64>,
+}
+
+/// What to do with an operation that begins.
+pub(super) struct Admission {
+    pub latency: Duration,
+    pub error: Option<i32>,
+    /// For a write: take at most so many bytes.
+    pub bytes_max: Option<usize>,
+}
+
+impl Faults {
+    pub(super) fn new() -> Self {
+        let micros = Duration::from_micros;
+        Faults {
+            operations: 0,
+            trace: Vec::new(),
+            // Long enough that things overlap as they do in life; what takes no time cannot be interrupted.
+            latencies: BTreeMap::from([
+                (OpKind::Write, micros(20)),
+                (OpKind::Sync, micros(100)),
+                (OpKind::SyncDir, micros(100)),
+                (OpKind::Allocate, micros(50)),
+            ]),
+            by_number: BTreeMap::new(),
+            by_kind: Vec::new(),
+            short_write: None,
+            halt_at: None,
+        }
+    }
+
+    /// Counts, traces and judges an operation; `None` if the simulation is to stop before it.
+    pub(super) fn admit(
+        &mut self,
+        op: OpKind,
+        path: &Path,
+        detail: String,
+        at: Duration,
+    ) -> Option<Admission> {
+        let number = self.operations + 1;
+        if self.halt_at == Some(number) {
+            return None;
+        }
+        self.operations = number;
+        let error = self.take_error(number, op);
+        let bytes_max =
+            (op == OpKind::Write && error.is_none()).then(|| self.short_write.take()).flatten();
+        self.trace.push(TraceEntry { op, path: path.to_owned(), detail, at, error });
+        Some(Admission {
+            latency: self.latencies.get(&op).copied().unwrap_or_default(),
+            error,
+            bytes_max,
+        })
+    }
+
+    fn take_error(&mut self, number: u64, op: OpKind) -> Option<i32> {
+        if let Some(errno) = self.by_number.remove(&number) {
+            return Some(errno);
+        }
+        let position = self.by_kind.iter().position(|(kind, _)| *kind == op)?;
+        Some(self.by_kind.remove(position).1)
+    }
+
+    pub(super) fn fail_nth(&mut self, n: u64, errno: i32) {
+        assert!(n > 0, "the next operation is the first");
+        self.by_number.insert(self.operations + n, errno);
+    }
+
+    pub(super) fn fail_next(&mut self, op: OpKind, errno: i32) {
+        self.by_kind.push((op, errno));
+    }
+
+    pub(super) fn short_write_next(&mut self, bytes_max: usize) {
+        self.short_write = Some(bytes_max);
+    }
+
+    /// Forgets the faults that have not happened.
+    pub(super) fn clear(&mut self) {
+        self.by_number.clear();
+        self.by_kind.clear();
+        self.short_write = None;
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.by_number.len() + self.by_kind.len() + usize::from(self.short_write.is_some())
+    }
+
+    pub(super) fn halt_before(&mut self, number: Option<u64>) {
+        self.halt_at = number;
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    pub(super) fn set_latency(&mut self, op: OpKind, latency: Duration) {
+        self.latencies.insert(op, latency);
+    }
+
+    pub(super) fn trace(&self) -> &[TraceEntry] {
+        &self.trace
+    }
+
+    pub(super) fn clear_trace(&mut self) {
+        self.trace.clear();
+    }
+}

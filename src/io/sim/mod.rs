@@ -1,0 +1,285 @@
+//! The disk for tests: a file system in memory, with faults, crashes and a virtual clock, that is as nasty as the
+//! contract allows.
+//!
+//! A test makes a [`Sim`], runs code on its [`disk`](Sim::disk) with [`block_on`](Sim::block_on), makes something go
+//! wrong, and runs the code again on what is left:
+//!
+//! ```text
+//! let sim = Sim::new(seed);
+//! sim.create_dir("/log");
+//! sim.block_on_until(100, write_log(sim.disk(config)));   // up to, without, the 100th operation
+//! sim.power_loss(Crash::Sectors);
+//! sim.block_on(check_log(sim.disk(config)));
+//! ```
+//!
+//! The same seed and the same code give the same run, operation for operation ([`trace`](Sim::trace)).
+//!
+//! # What is modelled
+//!
+//! - **Two states of everything**, what readers see and what the disk has: see `node.rs`. Only a sync that succeeds
+//!   moves the second one on. [`Crash`] says what becomes of the rest.
+//! - **Operations take time**, and take effect as late as they may: a write is seen when it ends. Dropping its future
+//!   changes nothing about it; its buffer comes back when it has ended. A sync covers what had ended when it began.
+//! - **A failed sync loses** the bytes it covered, as Linux does: readers still see them, later syncs succeed without
+//!   them, [`Access::ReadDirect`](crate::io::Access::ReadDirect) and a crash show the truth. (The length survives.)
+//! - **A failed directory sync** leaves the names as they were before it, to be synced again.
+//! - **A rename** inside one directory is atomic; between two it is a link and an unlink, each synced with its
+//!   directory.
+//! - **Space** is counted from a file's start to the end of what was written or allocated; there are no holes.
+//!
+//! Not modelled: modes, links, `..`, the order that a journaling file system keeps between directories (there is none
+//! here, which is nastier), partial effect of a write that fails.
+
+mod disk;
+mod exec;
+mod faults;
+mod model;
+mod node;
+mod rng;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub(crate) use self::disk::SimDisk;
+use self::exec::{Executor, World};
+use self::faults::Faults;
+pub(crate) use self::faults::{OpKind, TraceEntry};
+use self::model::Model;
+pub(crate) use self::node::Crash;
+use super::DiskConfig;
+
+/// The simulated machine. Cloning gives another handle to the same. Tasks, and what they hold, are dropped with the
+/// last handle.
+#[derive(Clone)]
+pub(crate) struct Sim {
+    owner: Rc<Owner>,
+}
+
+struct Shared {
+    executor: Executor,
+    model: RefCell<Model>,
+    faults: RefCell<Faults>,
+}
+
+/// Breaks the cycle of tasks that hold disks that hold the executor that holds the tasks.
+struct Owner(Rc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // A panic inside `block_on` has ended it before the handle goes; a task that holds the last handle has not.
+        if !self.0.executor.is_running() {
+            self.0.executor.clear();
+        }
+    }
+}
+
+impl World for Shared {
+    fn next_event(&self) -> Option<Duration> {
+        self.model.borrow().next_end()
+    }
+
+    fn settle(&self, now: Duration) {
+        self.model.borrow_mut().settle(now);
+    }
+}
+
+/// Running code.
+impl Sim {
+    /// A machine with an empty root directory. `seed` decides about [`Crash::Sectors`].
+    pub(crate) fn new(seed: u64) -> Self {
+        Sim {
+            owner: Rc::new(Owner(Rc::new(Shared {
+                executor: Executor::default(),
+                model: RefCell::new(Model::new(seed)),
+                faults: RefCell::new(Faults::new()),
+            }))),
+        }
+    }
+
+    fn shared(&self) -> &Rc<Shared> {
+        &self.owner.0
+    }
+
+    /// A disk for the process that lives now. Ask for a new one after [`Sim::kill`] and [`Sim::power_loss`].
+    pub(crate) fn disk(&self, config: DiskConfig) -> SimDisk {
+        config.check();
+        SimDisk::new(Rc::clone(self.shared()), config)
+    }
+
+    /// Runs a future, and the tasks beside it, until it is done. The tasks stay for the next call.
+    ///
+    /// # Panics
+    ///
+    /// If nothing can go on any more (a deadlock of the code under test).
+    pub(crate) fn block_on<T>(&self, main: impl Future<Output = T>) -> T {
+        self.shared().executor.block_on(&**self.shared(), main).expect("nothing halts this run")
+    }
+
+    /// As [`Sim::block_on`], but stops before the operation of number `operation` begins, counted from 1 over the
+    /// machine's whole life as [`Sim::operations`] does; `None` if it came to that. That operation's task hangs then:
+    /// only a kill or a power loss goes on from here.
+    pub(crate) fn block_on_until<T>(
+        &self,
+        operation: u64,
+        main: impl Future<Output = T>,
+    ) -> Option<T> {
+        let halt_before = |number| self.shared().faults.borrow_mut().halt_before(number);
+        halt_before(Some(operation));
+        let result = self.shared().executor.block_on(&**self.shared(), main);
+        halt_before(None);
+        result
+    }
+
+    /// Runs a task beside the following calls of [`Sim::block_on`], until the process dies.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.shared().executor.spawn(task);
+    }
+
+    /// Virtual time since the machine was made.
+    pub(crate) fn now(&self) -> Duration {
+        self.shared().executor.now()
+    }
+}
+
+/// Endings. Both drop all tasks, close all files and let go all locks; neither may be called by a task.
+impl Sim {
+    /// The process dies. Operations in flight end as if it lived; everything that readers saw is still there.
+    pub(crate) fn kill(&self) {
+        self.shared().executor.clear();
+        self.shared().model.borrow_mut().kill();
+    }
+
+    /// The machine loses power, and comes back with what the disk has.
+    pub(crate) fn power_loss(&self, crash: Crash) {
+        self.shared().executor.clear();
+        self.shared().model.borrow_mut().power_loss(crash);
+    }
+}
+
+/// Faults.
+impl Sim {
+    /// The `n`th operation from now on fails with `errno`; the next one is the first.
+    pub(crate) fn fail_nth(&self, n: u64, errno: i32) {
+        self.shared().faults.borrow_mut().fail_nth(n, errno);
+    }
+
+    /// The next operation of this kind fails with `errno`. Called twice, the next two do.
+    pub(crate) fn fail_next(&self, op: OpKind, errno: i32) {
+        self.shared().faults.borrow_mut().fail_next(op, errno);
+    }
+
+    /// The next write that does not fail takes at most `bytes_max` bytes.
+    pub(crate) fn short_write_next(&self, bytes_max: usize) {
+        self.shared().faults.borrow_mut().short_write_next(bytes_max);
+    }
+
+    /// How many of the faults asked for have not happened yet.
+    pub(crate) fn pending_faults(&self) -> usize {
+        self.shared().faults.borrow().pending()
+    }
+
+    /// Takes back the faults that have not happened.
+    pub(crate) fn clear_faults(&self) {
+        self.shared().faults.borrow_mut().clear();
+    }
+
+    /// Leaves `free` bytes of space from now on, or any number.
+    pub(crate) fn set_free_bytes(&self, free: Option<u64>) {
+        self.shared().model.borrow_mut().set_free_bytes(free);
+    }
+
+    /// Opening for writing, creating, renaming and removing fail with `EROFS`. Files that are open stay writable.
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.shared().model.borrow_mut().set_read_only(read_only);
+    }
+
+    /// What operations of this kind take from now on. At first: writes 20 µs, syncs 100 µs, allocations 50 µs, the
+    /// others nothing.
+    pub(crate) fn set_latency(&self, op: OpKind, latency: Duration) {
+        self.shared().faults.borrow_mut().set_latency(op, latency);
+    }
+}
+
+/// Evidence.
+impl Sim {
+    /// Operations begun since the machine was made.
+    pub(crate) fn operations(&self) -> u64 {
+        self.shared().faults.borrow().operations()
+    }
+
+    /// The operations begun since the machine was made, or since [`Sim::clear_trace`].
+    pub(crate) fn trace(&self) -> Vec<TraceEntry> {
+        self.shared().faults.borrow().trace().to_vec()
+    }
+
+    pub(crate) fn clear_trace(&self) {
+        self.shared().faults.borrow_mut().clear_trace();
+    }
+}
+
+/// The files, beside all operations: nothing here is counted, traced, or made to fail.
+impl Sim {
+    /// Makes a directory and those above it, durably.
+    ///
+    /// # Panics
+    ///
+    /// If a file is in the way.
+    pub(crate) fn create_dir(&self, path: impl AsRef<Path>) {
+        let path = path.as_ref();
+        let result = self.shared().model.borrow_mut().make_dir_durably(path);
+        result.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// Makes or replaces a file, and the directories above it, durably.
+    ///
+    /// # Panics
+    ///
+    /// If a directory has the name, or a file is in the way.
+    pub(crate) fn write_file(&self, path: impl AsRef<Path>, bytes: impl Into<Vec<u8>>) {
+        let path = path.as_ref();
+        let mut model = self.shared().model.borrow_mut();
+        model
+            .write_durably(path, bytes.into())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// What a reader sees.
+    pub(crate) fn read_file(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let model = self.shared().model.borrow();
+        Ok(model.file_at(path.as_ref())?.cached().to_vec())
+    }
+
+    /// What the disk has of the file that a reader finds under this name now.
+    pub(crate) fn read_file_durable(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let model = self.shared().model.borrow();
+        Ok(model.file_at(path.as_ref())?.durable().to_vec())
+    }
+
+    /// The names in a directory, as a reader sees them, in order.
+    pub(crate) fn list_dir(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
+        let entries = self.shared().model.borrow().list(path.as_ref())?;
+        Ok(entries.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// Flips the bits of `xor` in one byte of a file, wherever that byte is: on the disk and in what readers see.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such byte, or `xor` is zero: the test would test nothing.
+    pub(crate) fn corrupt(&self, path: impl AsRef<Path>, offset: usize, xor: u8) {
+        let path = path.as_ref();
+        let mut model = self.shared().model.borrow_mut();
+        match model.file_at_mut(path) {
+            Ok(file) => file.corrupt(offset, xor),
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Operations under way: writes and syncs, which take effect when they end.
+//!
+//! A flight is taken off the list when the clock reaches its end, and its outcome is laid out for whoever asks; if the
+//! asker's future was dropped, for nobody. Until then it keeps its description open and owns its buffer.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Description, DescriptionId, Model, to_usize};
+use crate::io::AlignedBuf;
+use crate::io::pool::Lease;
+use crate::io::sim::node::NodeId;
+
+pub(in crate::io::sim) type FlightId = u64;
+
+/// An operation that takes effect when it ends.
+pub(in crate::io::sim) enum Flight {
+    Write {
+        description: DescriptionId,
+        buf: Lease<AlignedBuf>,
+        len: usize,
+        offset: u64,
+        error: Option<i32>,
+    },
+    Sync {
+        description: DescriptionId,
+        covered: u64,
+        error: Option<i32>,
+    },
+    SyncDir {
+        dir: NodeId,
+        covered: u64,
+        error: Option<i32>,
+    },
+}
+
+/// How it ended.
+pub(in crate::io::sim) enum Outcome {
+    Written(io::Result<usize>, Lease<AlignedBuf>),
+    Synced(io::Result<()>),
+}
+
+impl Flight {
+    pub(super) fn description(&self) -> Option<DescriptionId> {
+        match self {
+            Flight::Write { description, .. } | Flight::Sync { description, .. } => {
+                Some(*description)
+            }
+            Flight::SyncDir { .. } => None,
+        }
+    }
+}
+
+impl Model {
+    pub(in crate::io::sim) fn submit(&mut self, flight: Flight, ends_at: Duration) -> FlightId {
+        if let Some(description) = flight.description() {
+            self.description_mut(description).flights += 1;
+        }
+        self.flights_made += 1;
+        self.flights.insert((ends_at, self.flights_made), flight);
+        self.flights_made
+    }
+
+    pub(in crate::io::sim) fn next_end(&self) -> Option<Duration> {
+        self.flights.keys().next().map(|(ends_at, _)| *ends_at)
+    }
+
+    /// Ends the operations whose time has come.
+    pub(in crate::io::sim) fn settle(&mut self, now: Duration) {
+        while let Some(first) = self.flights.first_entry()
+            && first.key().0 <= now
+        {
+            let ((_, id), flight) = first.remove_entry();
+            let description = flight.description();
+            let outcome = self.end(flight);
+            if !self.abandoned.remove(&id) {
+                self.outcomes.insert(id, outcome);
+            }
+            if let Some(description) = description {
+                self.description_mut(description).flights -= 1;
+                self.let_go(description);
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, flight: Flight) -> Outcome {
+        match flight {
+            Flight::Write { description, buf, len, offset, error } => {
+                let result = match error {
+                    Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                    None => self.write(description, &buf[..len], offset),
+                };
+                Outcome::Written(result, buf)
+            }
+            Flight::Sync { description, covered, error } => {
+                let node = self.descriptions[&description].node;
+                let file = self.file_mut(node);
+                Outcome::Synced(match error {
+                    Some(errno) => {
+                        file.fail_sync(covered);
+                        Err(io::Error::from_raw_os_error(errno))
+                    }
+                    None => {
+                        file.sync(covered);
+                        Ok(())
+                    }
+                })
+            }
+            Flight::SyncDir { dir, covered, error } => Outcome::Synced(match error {
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => {
+                    self.dir_mut(dir).sync(covered);
+                    self.collect();
+                    Ok(())
+                }
+            }),
+        }
+    }
+
+    fn write(
+        &mut self,
+        description: DescriptionId,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<usize> {
+        let node = self.descriptions[&description].node;
+        self.reserve(node, offset, bytes.len() as u64)?;
+        let number = self.next_change();
+        self.file_mut(node).write(to_usize(offset), bytes, number);
+        Ok(bytes.len())
+    }
+
+    pub(in crate::io::sim) fn take_outcome(&mut self, id: FlightId) -> Option<Outcome> {
+        self.outcomes.remove(&id)
+    }
+
+    /// Nobody will ask for the outcome.
+    pub(in crate::io::sim) fn abandon(&mut self, id: FlightId) {
+        if self.outcomes.remove(&id).is_none() {
+            self.abandoned.insert(id);
+        }
+    }
+
+    pub(in crate::io::sim) fn close(&mut self, id: DescriptionId) {
+        // Descriptions of an earlier life are gone already.
+        if let Some(description) = self.descriptions.get_mut(&id) {
+            description.closed = true;
+            self.let_go(id);
+        }
+    }
+
+    fn description_mut(&mut self, id: DescriptionId) -> &mut Description {
+        self.descriptions.get_mut(&id).expect("lives until its last operation has ended")
+    }
+
+    fn let_go(&mut self, id: DescriptionId) {
+        let description = &self.descriptions[&id];
+        if !description.closed || description.flights > 0 {
+            return;
+        }
+        let node = description.node;
+        self.descriptions.remove(&id);
+        let file = self.file_mut(node);
+        file.lock.take_if(|holder| *holder == id);
+        self.collect();
+    }
+}

@@ -1,0 +1,283 @@
+//! What a file and a directory are: the state that every reader sees, the state on the platter, and the changes in
+//! between. A sync carries changes over; a crash decides about those that are left.
+//!
+//! # Invariants
+//!
+//! 1. `cached` is `durable` with all changes applied in order, unless a sync has failed: then the bytes it lost are
+//!    in `cached` and nowhere else.
+//! 2. Changes are in the order in which they happened, and so are their numbers.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+use super::rng::Rng;
+
+/// The unit that a device writes or does not write.
+pub(super) const SECTOR_BYTES: usize = 512;
+
+pub(super) type NodeId = u64;
+
+/// What becomes of everything that was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// It is gone.
+    LoseUnsynced,
+    /// It reached the disk, writes in flight included.
+    KeepUnsynced,
+    /// Chance decides, by the seed: for each sector of each write, for how many of the changes of a file's length, and
+    /// for how many of the changes of a directory.
+    Sectors,
+}
+
+#[derive(Default)]
+pub(super) struct FileNode {
+    cached: Vec<u8>,
+    durable: Vec<u8>,
+    changes: Vec<FileChange>,
+    /// Space that is taken, from the file's start.
+    pub allocated: u64,
+    /// The description that holds the lock.
+    pub lock: Option<u64>,
+}
+
+struct FileChange {
+    number: u64,
+    what: FileEffect,
+}
+
+enum FileEffect {
+    Bytes { offset: usize, bytes: Vec<u8> },
+    Len(usize),
+}
+
+impl FileNode {
+    pub(super) fn cached(&self) -> &[u8] {
+        &self.cached
+    }
+
+    pub(super) fn durable(&self) -> &[u8] {
+        &self.durable
+    }
+
+    /// What a read past the page cache shows: the disk, after the dirty pages were written to it. Bytes that a failed
+    /// sync lost are in no dirty page.
+    pub(super) fn direct(&self) -> Vec<u8> {
+        let mut view = self.durable.clone();
+        for change in &self.changes {
+            change.what.apply(&mut view);
+        }
+        view
+    }
+
+    /// Writes into the cache; grows the file if need be.
+    pub(super) fn write(&mut self, offset: usize, bytes: &[u8], number: u64) {
+        let end = offset + bytes.len();
+        if end > self.cached.len() {
+            self.set_len(end, number);
+        }
+        self.change(number, FileEffect::Bytes { offset, bytes: bytes.to_vec() });
+    }
+
+    pub(super) fn set_len(&mut self, len: usize, number: u64) {
+        self.change(number, FileEffect::Len(len));
+    }
+
+    fn change(&mut self, number: u64, what: FileEffect) {
+        what.apply(&mut self.cached);
+        self.changes.push(FileChange { number, what });
+    }
+
+    /// A sync that covers the changes up to `covered` has ended.
+    pub(super) fn sync(&mut self, covered: u64) {
+        let uncovered = self.changes.iter().position(|c| c.number > covered);
+        let count = uncovered.unwrap_or(self.changes.len());
+        for change in self.changes.drain(..count) {
+            change.what.apply(&mut self.durable);
+        }
+    }
+
+    /// A sync failed: the kernel marks the pages clean all the same, so nobody will write them any more. The length is
+    /// not in the pages; it stays to be synced.
+    pub(super) fn fail_sync(&mut self, covered: u64) {
+        self.changes.retain(|c| c.number > covered || matches!(c.what, FileEffect::Len(_)));
+    }
+
+    pub(super) fn crash(&mut self, crash: Crash, rng: &mut Rng) {
+        match crash {
+            Crash::LoseUnsynced => self.changes.clear(),
+            Crash::KeepUnsynced => self.sync(u64::MAX),
+            Crash::Sectors => self.tear(rng),
+        }
+        self.cached = self.durable.clone();
+        self.allocated = self.durable.len() as u64;
+        self.lock = None;
+    }
+
+    fn tear(&mut self, rng: &mut Rng) {
+        let is_len = |change: &&FileChange| matches!(change.what, FileEffect::Len(_));
+        let mut lens_left = rng.up_to(self.changes.iter().filter(is_len).count());
+        for change in self.changes.drain(..) {
+            match change.what {
+                FileEffect::Len(_) if lens_left == 0 => {}
+                FileEffect::Len(_) => {
+                    lens_left -= 1;
+                    change.what.apply(&mut self.durable);
+                }
+                FileEffect::Bytes { offset, bytes } => {
+                    for (offset, sector) in sectors(offset, &bytes) {
+                        if rng.coin() {
+                            put(&mut self.durable, offset, sector);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets bytes on the disk and in the cache alike.
+    pub(super) fn replace(&mut self, bytes: Vec<u8>) {
+        self.changes.clear();
+        self.allocated = bytes.len() as u64;
+        self.durable.clone_from(&bytes);
+        self.cached = bytes;
+    }
+
+    /// Flips bits on the disk and in the cache alike.
+    pub(super) fn corrupt(&mut self, offset: usize, xor: u8) {
+        assert!(xor != 0, "this would corrupt nothing");
+        assert!(
+            offset < self.durable.len() || offset < self.cached.len(),
+            "corrupting byte {offset} beyond the file's end"
+        );
+        for bytes in [&mut self.durable, &mut self.cached] {
+            if let Some(byte) = bytes.get_mut(offset) {
+                *byte ^= xor;
+            }
+        }
+        for change in &mut self.changes {
+            if let FileEffect::Bytes { offset: at, bytes } = &mut change.what
+                && let Some(byte) = offset.checked_sub(*at).and_then(|i| bytes.get_mut(i))
+            {
+                *byte ^= xor;
+            }
+        }
+    }
+}
+
+impl FileEffect {
+    fn apply(&self, target: &mut Vec<u8>) {
+        match self {
+            FileEffect::Bytes { offset, bytes } => put(target, *offset, bytes),
+            FileEffect::Len(len) => target.resize(*len, 0),
+        }
+    }
+}
+
+/// Copies what of `bytes` is inside `target`: bytes beyond a file's end are not part of it.
+fn put(target: &mut [u8], offset: usize, bytes: &[u8]) {
+    let Some(target) = target.get_mut(offset..) else {
+        return;
+    };
+    let len = bytes.len().min(target.len());
+    target[..len].copy_from_slice(&bytes[..len]);
+}
+
+/// Cuts a write at the borders of the file's sectors.
+fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut rest = bytes;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        let len = (SECTOR_BYTES - at % SECTOR_BYTES).min(rest.len());
+        let (sector, tail) = rest.split_at(len);
+        let start = at;
+        (rest, at) = (tail, at + len);
+        (len > 0).then_some((start, sector))
+    })
+}
+
+type Names = BTreeMap<OsString, NodeId>;
+
+#[derive(Default)]
+pub(super) struct DirNode {
+    cached: Names,
+    durable: Names,
+    changes: Vec<(u64, DirEffect)>,
+}
+
+/// One change of a directory, which happens wholly or not at all.
+pub(super) enum DirEffect {
+    Link(OsString, NodeId),
+    Unlink(OsString),
+    Rename(OsString, OsString),
+}
+
+impl DirEffect {
+    fn apply(&self, names: &mut Names) {
+        match self {
+            DirEffect::Link(name, node) => {
+                names.insert(name.clone(), *node);
+            }
+            DirEffect::Unlink(name) => {
+                names.remove(name);
+            }
+            DirEffect::Rename(from, to) => {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+}
+
+impl DirNode {
+    pub(super) fn get(&self, name: &OsStr) -> Option<NodeId> {
+        self.cached.get(name).copied()
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.cached
+    }
+
+    /// The nodes that this directory may still need: by name now, or by name after a crash.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        let linked = self.changes.iter().filter_map(|(_, effect)| match effect {
+            DirEffect::Link(_, node) => Some(*node),
+            DirEffect::Unlink(_) | DirEffect::Rename(..) => None,
+        });
+        let named = self.cached.values().chain(self.durable.values()).copied();
+        named.chain(linked)
+    }
+
+    pub(super) fn change(&mut self, effect: DirEffect, number: u64) {
+        effect.apply(&mut self.cached);
+        self.changes.push((number, effect));
+    }
+
+    /// A name that was always there.
+    pub(super) fn link_durably(&mut self, name: OsString, node: NodeId) {
+        self.durable.insert(name.clone(), node);
+        self.cached.insert(name, node);
+    }
+
+    pub(super) fn sync(&mut self, covered: u64) {
+        let uncovered = self.changes.iter().position(|c| c.0 > covered);
+        self.carry_over(uncovered.unwrap_or(self.changes.len()));
+    }
+
+    fn carry_over(&mut self, count: usize) {
+        for (_, effect) in self.changes.drain(..count) {
+            effect.apply(&mut self.durable);
+        }
+    }
+
+    pub(super) fn crash(&mut self, crash: Crash, rng: &mut Rng) {
+        let surviving = match crash {
+            Crash::LoseUnsynced => 0,
+            Crash::KeepUnsynced => self.changes.len(),
+            Crash::Sectors => rng.up_to(self.changes.len()),
+        };
+        self.carry_over(surviving);
+        self.changes.clear();
+        self.cached = self.durable.clone();
+    }
+}

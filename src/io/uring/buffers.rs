@@ -1,0 +1,86 @@
+//! Write buffers that the kernel has mapped once, so that no write maps them again.
+//!
+//! tokio-uring's registry lends them by index and knows no waiting; the [`Pool`] of their indexes adds that.
+//!
+//! # Invariants
+//!
+//! 1. A buffer is checked out exactly while its index is leased. The index goes back *after* the buffer, everywhere:
+//!    by the order of fields in [`RingBuf`], and by the lease that a write in flight takes along.
+//! 2. The whole of a buffer is initialised and exposed, always: its registered length is its length.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+
+use tokio_uring::buf::fixed::{FixedBuf, FixedBufRegistry};
+
+use crate::io::pool::{Lease, Pool};
+use crate::io::{AlignedBuf, DiskConfig};
+
+pub(super) struct Buffers {
+    registry: FixedBufRegistry<AlignedBuf>,
+    indexes: Pool<usize>,
+    buffer_bytes: usize,
+}
+
+impl Buffers {
+    pub(super) fn new(config: &DiskConfig) -> Self {
+        let buffers = (0..config.buffer_count).map(|_| AlignedBuf::with_len(config.buffer_bytes));
+        Buffers {
+            registry: FixedBufRegistry::new(buffers),
+            indexes: Pool::new((0..config.buffer_count).rev()),
+            buffer_bytes: config.buffer_bytes,
+        }
+    }
+
+    /// Registers with the ring of the runtime that is running; its end unregisters.
+    pub(super) fn register(&self) -> io::Result<()> {
+        self.registry.register()
+    }
+
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    /// Takes a buffer; waits while all are in use.
+    pub(super) async fn take(&self) -> RingBuf {
+        let index = self.indexes.take().await;
+        let fixed = self
+            .registry
+            .check_out(*index.item())
+            .expect("a free index is that of a checked-in buffer");
+        assert_eq!(fixed.len(), self.buffer_bytes);
+        RingBuf { fixed, index }
+    }
+}
+
+/// A registered write buffer.
+pub(in crate::io) struct RingBuf {
+    // In this order: the buffer is checked in before its index is free.
+    fixed: FixedBuf,
+    index: Lease<usize>,
+}
+
+impl RingBuf {
+    pub(super) fn into_parts(self) -> (FixedBuf, Lease<usize>) {
+        (self.fixed, self.index)
+    }
+
+    pub(super) fn from_parts(fixed: FixedBuf, index: Lease<usize>) -> Self {
+        assert_eq!(usize::from(fixed.buf_index()), *index.item());
+        RingBuf { fixed, index }
+    }
+}
+
+impl Deref for RingBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.fixed
+    }
+}
+
+impl DerefMut for RingBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.fixed
+    }
+}
