@@ -1,0 +1,58 @@
+//! An embeddable write-ahead log for async Rust on Linux.
+//!
+//! `append(record).await` returns when the record is on stable storage: it survives the death of the process, a
+//! crash of the kernel, and power loss. One submission thread per log drives io_uring and commits appends in groups.
+//! The bytes on disk are etcd's WAL format: etcd's reader opens our logs, and we open etcd's.
+//!
+//! ```
+//! # fn main() -> seawal::Result<()> { pollster::block_on(async {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("log");
+//! use seawal::{Options, Wal};
+//!
+//! let (wal, recovery) = Wal::open_or_create(&dir, Options::new()).await?;
+//! assert_eq!(recovery.last_index, None);
+//!
+//! let index = wal.append("first record").await?; // durable from here on
+//! assert_eq!(index, 1);
+//!
+//! for entry in wal.read(1..).blocking() {
+//!     println!("{:?}", entry?.data);
+//! }
+//! wal.close().await?;
+//! # Ok(()) }) }
+//! ```
+//!
+//! # Rooms
+//!
+//! Data flows one way: `wal` → `commit` → `format::encode` → `segment` → `io`. Recovery goes the other way and hands
+//! the write side one plain value, where the log ends. `docs/design.md` says why each piece is as it is.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("seawal runs on Linux only: it needs open-file-description locks, fallocate and (optionally) io_uring");
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+mod commit;
+mod error;
+mod format;
+mod inbox;
+mod io;
+mod live;
+mod options;
+mod recovery;
+mod segment;
+mod tail;
+mod types;
+mod wal;
+mod watermark;
+
+pub use commit::ticket::Ticket;
+pub use error::{Error, ErrorKind, Result};
+pub use format::Packing;
+pub use io::Backend;
+pub use options::Options;
+pub use recovery::reader::{BlockingEntries, Entries};
+pub use types::{ConfState, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start};
+pub use wal::{Cut, Reader, Recovery, Verdict, Wal};

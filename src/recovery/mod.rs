@@ -1,0 +1,24 @@
+//! READ SIDE: what did a crash leave, and what do we conclude?
+//!
+//! 1. [`frames`] reads a file as frames, in large pieces.
+//! 2. [`walk`] follows the chain and the groups, and hands on what is sound.
+//! 3. [`replay`] makes of it the state of the log.
+//! 4. [`survey`] looks at what lies behind the sound part.
+//! 5. [`verdict`] says what that means, by a table.
+//! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
+//! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
+//! 8. [`reader`] reads entries back, never beyond what is durable.
+//!
+//! The write side gets one plain value from here, the [`Tail`].
+
+pub(crate) mod frames;
+pub(crate) mod reader;
+pub(crate) mod repair;
+pub(crate) mod replay;
+pub(crate) mod scan;
+mod survey;
+pub(crate) mod verdict;
+pub(crate) mod walk;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! From facts to the state of the log: which entries are valid, the last hard state, the metadata.
+//!
+//! Facts are taken in the order of their bytes, and every entry replaces what follows it, also one that lies below
+//! the snapshot that reading starts from. etcd passes over those, and lets entries come back that Raft had
+//! replaced (its issue 22442).
+
+use super::walk::{Content, Fact};
+use crate::error::{Error, Result};
+use crate::live::Live;
+use crate::types::{HardState, Snapshot};
+use bytes::Bytes;
+use std::path::Path;
+
+/// What the facts so far amount to.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    start_index: u64,
+    start_term: u64,
+    /// The term of the entry at the start's index, as long as it is valid.
+    term_at_start: Option<u64>,
+    pub live: Live,
+    pub state: HardState,
+    /// `None` is *not set*.
+    pub metadata: Option<Bytes>,
+    /// The record of the snapshot that reading starts from, once it was seen.
+    pub start: Option<Snapshot>,
+    /// The highest term of any entry or hard state.
+    pub term_max: u64,
+}
+
+impl Replay {
+    pub(crate) fn from_snapshot(index: u64, term: u64) -> Replay {
+        Replay {
+            start_index: index,
+            start_term: term,
+            term_at_start: None,
+            live: Live::after(index),
+            state: HardState::default(),
+            metadata: None,
+            start: None,
+            term_max: term,
+        }
+    }
+
+    /// Takes in the next fact, which stands in the segment at `path`.
+    pub(crate) fn take(&mut self, fact: &Fact, path: &Path) -> Result<()> {
+        let damaged = |what: String| Error::damaged(path, fact.position.offset, what);
+        match &fact.content {
+            Content::Metadata(data) => {
+                // Not set is no conflict with what comes later; set is, also when it is empty.
+                if let Some(known) = &self.metadata
+                    && known[..] != data.as_deref().unwrap_or_default()[..]
+                {
+                    return Err(damaged("metadata differs from that of an earlier segment".into()));
+                }
+                self.metadata.clone_from(data);
+            }
+            Content::State(state) => {
+                self.state = *state;
+                self.term_max = self.term_max.max(state.term);
+            }
+            Content::Snapshot(snapshot) if snapshot.index == self.start_index => {
+                if snapshot.term != self.start_term {
+                    return Err(damaged(format!(
+                        "a snapshot record at index {} has term {}, not {}",
+                        snapshot.index, snapshot.term, self.start_term
+                    )));
+                }
+                // A snapshot that does not continue the entries below it replaced the log.
+                if snapshot.index > 0 && self.term_at_start != Some(snapshot.term) {
+                    self.live.clear();
+                }
+                self.start = Some(snapshot.clone());
+            }
+            Content::Snapshot(_) => {}
+            &Content::Entry { index, term, .. } => {
+                self.term_max = self.term_max.max(term);
+                if index <= self.start_index {
+                    self.term_at_start = (index == self.start_index).then_some(term);
+                }
+                self.live.push(index, term, fact.position).map_err(|gap| {
+                    damaged(format!(
+                        "entry {} where {} is the next: entries are missing, unless a snapshot stands for them",
+                        gap.found, gap.expected
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{EntryKind, Position, Seq};
+
+    fn run(start: (u64, u64), facts: &[Content]) -> Result<Replay> {
+        let mut replay = Replay::from_snapshot(start.0, start.1);
+        for (at, content) in facts.iter().enumerate() {
+            let position = Position::new(Seq(0), at as u64 * 8);
+            replay.take(&Fact { position, content: content.clone() }, Path::new("0.wal"))?;
+        }
+        Ok(replay)
+    }
+
+    fn entry(index: u64, term: u64) -> Content {
+        Content::Entry { index, term, kind: EntryKind::Normal, bytes: 0 }
+    }
+
+    fn snapshot(index: u64, term: u64) -> Content {
+        Content::Snapshot(Snapshot { index, term, conf_state: None })
+    }
+
+    #[test]
+    fn snapshot_of_another_term_replaces_the_tail() {
+        let mut facts: Vec<Content> = (1..=10).map(|index| entry(index, 1)).collect();
+        facts.push(snapshot(8, 3));
+        assert_eq!(run((8, 3), &facts).unwrap().live.last(), None);
+    }
+
+    #[test]
+    fn local_snapshot_keeps_the_tail() {
+        let mut facts: Vec<Content> = (1..=10).map(|index| entry(index, 1)).collect();
+        facts.push(snapshot(8, 1));
+        assert_eq!(run((8, 1), &facts).unwrap().live.last(), Some(10));
+    }
+
+    #[test]
+    fn snapshot_of_two_terms_is_refused() {
+        assert!(run((0, 0), &[snapshot(0, 0), snapshot(0, 7)]).unwrap_err().is_damaged());
+    }
+
+    #[test]
+    fn metadata_must_agree() {
+        let metadata = |bytes: Option<&'static [u8]>| Content::Metadata(bytes.map(Bytes::from_static));
+        assert!(run((0, 0), &[metadata(Some(b"a")), metadata(Some(b""))]).is_err());
+        assert!(run((0, 0), &[metadata(Some(b"a")), metadata(Some(b"a"))]).is_ok());
+        assert!(run((0, 0), &[metadata(None), metadata(Some(b"a"))]).is_ok());
+        assert!(run((0, 0), &[metadata(Some(b"")), metadata(None)]).is_ok());
+    }
+
+    #[test]
+    fn gap_is_damage() {
+        let facts = [entry(1, 1), entry(3, 1)];
+        assert!(run((0, 0), &facts).unwrap_err().is_damaged());
+    }
+}

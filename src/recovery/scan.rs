@@ -1,0 +1,213 @@
+//! Reads a log from its files, without changing anything, and says what it is worth.
+
+use super::frames::Pieces;
+use super::replay::Replay;
+use super::survey::{self, Survey};
+use super::verdict::{Facts, Row, Verdict};
+use super::walk::{Content, SegmentEnd, Stop, Walk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Chain, LogId};
+use crate::io::{Access, Disk, Lane};
+use crate::segment::dir::{self, SegmentFile};
+use crate::types::{HardState, Position, Snapshot, Start};
+use std::io;
+use std::path::Path;
+
+/// A log as its files show it.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    /// The segments that were read, oldest first.
+    pub segments: Vec<SegmentFile>,
+    /// Entries, hard state, metadata.
+    pub replay: Replay,
+    /// Where the sound part ends and the next group goes.
+    pub end: Position,
+    pub chain: Chain,
+    /// Of the marks; `None` in a log without any.
+    pub log_id: Option<LogId>,
+    pub epoch: u32,
+    /// Number of the last group.
+    pub group: u64,
+    /// Everything before this is durable by the word of a mark, or because a later segment exists.
+    pub proven: Position,
+    pub row: Row,
+    /// The sound part ends with a marked group, so that marks vouch for it.
+    pub ends_in_group: bool,
+    /// Where the last segment holds anything but zeros.
+    pub data_end: u64,
+    /// Why the sound part ends, when something broken follows.
+    pub stop: Option<Stop>,
+    /// The unproven part was read past the page cache, so it is what the disk has.
+    pub read_direct: bool,
+}
+
+impl Scan {
+    pub(crate) fn newest(&self) -> &SegmentFile {
+        &self.segments[self.segments.len() - 1]
+    }
+
+    pub(crate) fn is_torn(&self) -> bool {
+        self.row.verdict() == Verdict::Torn
+    }
+}
+
+/// Reads the log from `start` to its end. Damage is an error; a torn tail is not.
+pub(crate) async fn scan<D: Disk>(
+    disk: &D,
+    segments: &[SegmentFile],
+    start: Start,
+) -> Result<Scan> {
+    let (index, term) = match start {
+        Start::Beginning => (0, 0),
+        Start::Snapshot { index, term } => (index, term),
+        Start::LatestSnapshot => snapshots(disk, segments, Depth::UntilFound)
+            .await?
+            .last()
+            .map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
+    };
+    let selected = dir::select(segments, index)?;
+    let mut walk = Walk::default();
+    let mut replay = Replay::from_snapshot(index, term);
+    let (newest, sealed) = selected.split_last().expect("select gives at least one segment");
+    for segment in sealed {
+        let file = open(disk, &segment.path, Access::Read).await?;
+        let mut pieces = Pieces::new(&file, &segment.path)?;
+        let end = walk
+            .segment(&mut pieces, segment.name.seq, &segment.path, |fact| {
+                replay.take(&fact, &segment.path)
+            })
+            .await?;
+        if let SegmentEnd::Stop(stop) = end {
+            return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+        }
+    }
+
+    let (file, read_direct) = match disk.open(&newest.path, Access::ReadDirect, Lane::Commit).await {
+        Ok(file) => (file, true),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            (open(disk, &newest.path, Access::Read).await?, false)
+        }
+        Err(error) => return Err(Error::io("opening", &newest.path, error)),
+    };
+    let mut pieces = Pieces::new(&file, &newest.path)?;
+    let seq = newest.name.seq;
+    let segment_end = walk
+        .segment(&mut pieces, seq, &newest.path, |fact| replay.take(&fact, &newest.path))
+        .await?;
+    let (end, chain, stop) = match segment_end {
+        SegmentEnd::End { offset } => (Position::new(seq, offset), walk.chain, None),
+        SegmentEnd::Stop(stop) => (stop.unit, stop.chain, Some(stop)),
+    };
+    let survey = survey::behind(&mut pieces, end, walk.log_id).await?;
+    let unwritten = match &stop {
+        Some(stop) => survey::is_unwritten(&mut pieces, stop.extent.clone()).await?,
+        None => false,
+    };
+    let row = Row::of(&Facts {
+        headless: end.offset == 0,
+        sealed: false,
+        proven: survey.proof.is_some(),
+        broken: stop.is_some(),
+        unwritten,
+        marked: walk.ends_in_group,
+        behind: survey.behind,
+    });
+    if row.verdict() == Verdict::Damaged {
+        return Err(refusal(&newest.path, end, stop.as_ref(), row, &survey));
+    }
+    if replay.start.is_none() && index > 0 {
+        return Err(Error::new(
+            ErrorKind::SnapshotNotFound,
+            format!("the log has no snapshot record of index {index}, term {term}"),
+        )
+        .at_path(&selected[0].path)
+        .next("start from one that it has: `seawal stat` lists them"));
+    }
+    Ok(Scan {
+        segments: selected.to_vec(),
+        replay,
+        end,
+        chain,
+        log_id: walk.log_id,
+        epoch: walk.last_mark.map_or(0, |mark| mark.epoch),
+        group: walk.last_mark.map_or(0, |mark| mark.group),
+        proven: walk.proven.max(Position::new(seq, 0)),
+        row,
+        ends_in_group: walk.ends_in_group,
+        data_end: survey.data_end,
+        stop,
+        read_direct,
+    })
+}
+
+async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File> {
+    disk.open(path, access, Lane::Commit)
+        .await
+        .map_err(|error| Error::io("opening", path, error))
+}
+
+fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
+    Error::damaged(path, stop.offset, format!("{}; {}", stop.cause, row.reason()))
+}
+
+fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &Survey) -> Error {
+    let reason = match survey.proof {
+        Some(mark) if row == Row::DamagedProven => format!(
+            "{} (the mark at {} knows {} as durable)",
+            row.reason(),
+            mark.position,
+            mark.durable
+        ),
+        _ => row.reason().to_owned(),
+    };
+    match stop {
+        Some(stop) => Error::damaged(path, stop.offset, format!("{}; {reason}", stop.cause)),
+        None => Error::damaged(path, end.offset, format!("no record here; {reason}")),
+    }
+}
+
+/// How far back [`snapshots`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Only until a segment with a valid one was read.
+    UntilFound,
+    All,
+}
+
+/// The snapshot records whose index is committed by the last hard state, in the order of their bytes: those that
+/// reading may start from. Segments are read from the newest back, each by itself, as far as they are sound.
+pub(crate) async fn snapshots<D: Disk>(
+    disk: &D,
+    segments: &[SegmentFile],
+    depth: Depth,
+) -> Result<Vec<Snapshot>> {
+    let mut state: Option<HardState> = None;
+    let mut found: Vec<Snapshot> = Vec::new();
+    for segment in segments.iter().rev() {
+        let file = open(disk, &segment.path, Access::Read).await?;
+        let mut pieces = Pieces::new(&file, &segment.path)?;
+        let mut state_here = None;
+        let mut found_here = Vec::new();
+        Walk::default()
+            .segment(&mut pieces, segment.name.seq, &segment.path, |fact| {
+                match fact.content {
+                    Content::State(state) => state_here = Some(state),
+                    Content::Snapshot(snapshot) => found_here.push(snapshot),
+                    _ => {}
+                }
+                Ok(())
+            })
+            .await?;
+        state = state.or(state_here);
+        found_here.append(&mut found);
+        found = found_here;
+        let commit = state.map_or(0, |state| state.commit);
+        let any_valid = found.iter().any(|snapshot| snapshot.index <= commit);
+        if depth == Depth::UntilFound && state.is_some() && any_valid {
+            break;
+        }
+    }
+    let commit = state.unwrap_or_default().commit;
+    found.retain(|snapshot| snapshot.index <= commit);
+    Ok(found)
+}

@@ -1,0 +1,269 @@
+//! From frames to facts: follows the chain through the segments and believes a group only when all of it is sound.
+//!
+//! A *fact* is a record whose checksum holds. Facts of a marked group are held back until the group is complete,
+//! so that a cut always falls on a whole group; facts outside of groups (a log of etcd's, or a tail that etcd
+//! appended) are given out one by one. The walk stops at the first thing that is not sound and says where the
+//! unit it belongs to starts; what that means is for [`verdict`](super::verdict) to say.
+
+use super::frames::{BrokenFrame, Found, Pieces};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::decode::{self, RawRecord};
+use crate::format::frame::LENGTH_FIELD_BYTES;
+use crate::format::mark::NotAMark;
+use crate::format::{Chain, LogId, Mark, RecordType};
+use crate::io::DiskFile;
+use crate::types::{EntryKind, HardState, Position, Seq, Snapshot};
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+/// A sound record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fact {
+    pub position: Position,
+    pub content: Content,
+}
+
+/// What a sound record says. Of an entry only what recovery needs, not the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Metadata(Option<Bytes>),
+    Entry { index: u64, term: u64, kind: EntryKind, bytes: u64 },
+    State(HardState),
+    Snapshot(Snapshot),
+}
+
+/// How the walk through a segment ended.
+#[derive(Clone, Debug)]
+pub(crate) enum SegmentEnd {
+    /// No more records: a zero length field, or the end of the file.
+    End { offset: u64 },
+    Stop(Stop),
+}
+
+/// The first thing that is not sound.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    /// Where the broken unit (group, or record outside of groups) starts: a cut would fall here.
+    pub unit: Position,
+    /// The chain before the unit.
+    pub chain: Chain,
+    /// Where exactly it shows.
+    pub offset: u64,
+    pub cause: Cause,
+    /// The bytes of the unit: if one of its sector pieces is all zero, it was never wholly written.
+    pub extent: Range<u64>,
+}
+
+/// Why something is not sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Frame(BrokenFrame),
+    /// The data of a record does not fit its checksum.
+    Checksum { stored: u32, computed: u32 },
+    /// A crc record does not continue the chain.
+    Chain { stored: u32, computed: u32 },
+    /// A crc record with data stands where a group starts, and the data is no mark of this place and log.
+    NotAMark,
+    /// A group has fewer or more records, or bytes, than its mark says.
+    Group,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Frame(broken) => broken.fmt(f),
+            Cause::Checksum { stored, computed } => {
+                write!(f, "checksum mismatch (stored {stored:08x}, computed {computed:08x})")
+            }
+            Cause::Chain { stored, computed } => write!(
+                f,
+                "a crc record does not continue the chain (stored {stored:08x}, computed {computed:08x})"
+            ),
+            Cause::NotAMark => f.write_str("the start of a group is no commit mark of this place"),
+            Cause::Group => f.write_str("a group is not what its mark says"),
+        }
+    }
+}
+
+/// The state that goes from segment to segment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Walk {
+    pub chain: Chain,
+    /// The id of the log, once a mark was seen.
+    pub log_id: Option<LogId>,
+    /// The newest mark that counts.
+    pub last_mark: Option<Mark>,
+    /// The highest durable position that a mark knows.
+    pub proven: Position,
+    /// The last unit walked over was a marked group.
+    pub ends_in_group: bool,
+}
+
+struct OpenGroup {
+    mark: Mark,
+    start: u64,
+    end: u64,
+    chain_before: Chain,
+    facts: Vec<Fact>,
+}
+
+impl OpenGroup {
+    /// Where a sector piece of zeros shows that the group was not wholly written. The zeros of the filler show
+    /// nothing, but its length field does.
+    fn extent(&self) -> Range<u64> {
+        let filler = u64::from(self.mark.filler_bytes);
+        let end = self.end.saturating_sub(filler.saturating_sub(LENGTH_FIELD_BYTES as u64));
+        self.start..end.max(self.start)
+    }
+}
+
+impl Walk {
+    /// Walks through one segment from its start and hands the facts on in order.
+    pub(crate) async fn segment<F: DiskFile>(
+        &mut self,
+        pieces: &mut Pieces<'_, F>,
+        seq: Seq,
+        path: &Path,
+        mut on_fact: impl FnMut(Fact) -> Result<()>,
+    ) -> Result<SegmentEnd> {
+        let mut offset = 0;
+        let mut group: Option<OpenGroup> = None;
+        loop {
+            let found = pieces.frame(offset).await?;
+            let here = offset;
+            let stop = |walk: &Walk, group: Option<&OpenGroup>, cause, extent: Range<u64>| {
+                let start = group.map_or(here, |g| g.start);
+                SegmentEnd::Stop(Stop {
+                    unit: Position::new(seq, start),
+                    chain: group.map_or(walk.chain, |g| g.chain_before),
+                    offset: here,
+                    cause,
+                    extent: group.map_or(extent, OpenGroup::extent),
+                })
+            };
+            let (record, bytes) = match found {
+                Found::Record { record, bytes } => (record, bytes),
+                Found::End if group.is_none() => return Ok(SegmentEnd::End { offset }),
+                Found::End => return Ok(stop(self, group.as_ref(), Cause::Group, 0..0)),
+                Found::Broken(broken) => {
+                    let extent = broken_extent(offset, &broken);
+                    return Ok(stop(self, group.as_ref(), Cause::Frame(broken), extent));
+                }
+            };
+            let position = Position::new(seq, offset);
+            let body = offset + LENGTH_FIELD_BYTES as u64..offset + bytes;
+            if record.record_type == RecordType::Crc as i64 {
+                let chain_before = self.chain;
+                // A fresh decoder has 0 and takes what it finds; so does etcd's.
+                if self.chain != Chain(0) && self.chain.0 != record.crc {
+                    let cause = Cause::Chain { stored: record.crc, computed: self.chain.0 };
+                    // Not torn in etcd's eyes, whatever it looks like.
+                    return Ok(stop(self, group.as_ref(), cause, 0..0));
+                }
+                self.chain = Chain(record.crc);
+                if group.is_none() && record.data.is_some() {
+                    let Some(mark) = self.mark(&record, position, path)? else {
+                        self.chain = chain_before;
+                        return Ok(stop(self, None, Cause::NotAMark, body));
+                    };
+                    group = Some(OpenGroup {
+                        mark,
+                        start: offset,
+                        end: offset.saturating_add(mark.group_bytes),
+                        chain_before,
+                        facts: Vec::new(),
+                    });
+                }
+            } else {
+                let chain = self.chain.after(record.data.as_deref().unwrap_or_default());
+                if chain.0 != record.crc {
+                    let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };
+                    return Ok(stop(self, group.as_ref(), cause, body));
+                }
+                let fact = Fact { position, content: content(record, path, offset)? };
+                self.chain = chain;
+                match &mut group {
+                    Some(group) => group.facts.push(fact),
+                    None => {
+                        self.ends_in_group = false;
+                        on_fact(fact)?;
+                    }
+                }
+            }
+            offset += bytes;
+            if let Some(open) = group.take_if(|group| offset >= group.end) {
+                if offset > open.end || open.facts.len() as u64 != u64::from(open.mark.records) {
+                    return Ok(stop(self, Some(&open), Cause::Group, 0..0));
+                }
+                self.ends_in_group = true;
+                self.last_mark = Some(open.mark);
+                self.proven = self.proven.max(open.mark.durable);
+                open.facts.into_iter().try_for_each(&mut on_fact)?;
+            }
+        }
+    }
+
+    /// The mark in a crc record, if it holds one that counts.
+    fn mark(&mut self, record: &RawRecord, at: Position, path: &Path) -> Result<Option<Mark>> {
+        let Some(data) = &record.data else {
+            return Ok(None);
+        };
+        match Mark::from_bytes(data) {
+            Ok(mark) if mark.counts(self.log_id, at) => {
+                self.log_id = Some(mark.log_id);
+                Ok(Some(mark))
+            }
+            Ok(_) | Err(NotAMark::Other) => Ok(None),
+            Err(NotAMark::Newer { version, incompatible }) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("a group of format version {version} with features {incompatible:#06x}"),
+            )
+            .at_path(path)
+            .at_offset(at.offset)
+            .next("open it with a newer seawal")),
+        }
+    }
+}
+
+/// The bytes in which a zero sector piece makes a record outside of groups torn: all after its length field, as
+/// etcd has it.
+fn broken_extent(offset: u64, broken: &BrokenFrame) -> Range<u64> {
+    let start = offset + LENGTH_FIELD_BYTES as u64;
+    match broken {
+        BrokenFrame::ShortLength { .. } => offset..start,
+        BrokenFrame::BeyondEnd { wanted, .. } => start..offset.saturating_add(*wanted),
+        BrokenFrame::TooLong { .. } => start..start,
+        BrokenFrame::Protobuf { bytes, .. } => start..offset + bytes,
+    }
+}
+
+/// A checksum that fits says that this is what was written. So what does not parse now never did: damage.
+fn content(record: RawRecord, path: &Path, offset: u64) -> Result<Content> {
+    let damaged = |what: String| Error::damaged(path, offset, what);
+    let Some(record_type) = RecordType::from_number(record.record_type) else {
+        return Err(damaged(format!("unknown record type {}", record.record_type)));
+    };
+    let bad = |why: decode::BadPayload| {
+        damaged(format!("the {} record does not parse: {why}", record_type.name()))
+    };
+    Ok(match record_type {
+        RecordType::Metadata => Content::Metadata(record.data),
+        RecordType::Entry => {
+            let entry = decode::entry(record.data).map_err(bad)?;
+            if entry.index == 0 {
+                return Err(damaged("an entry of index 0: indexes start at 1".into()));
+            }
+            Content::Entry {
+                index: entry.index,
+                term: entry.term,
+                kind: entry.kind,
+                bytes: entry.data.len() as u64,
+            }
+        }
+        RecordType::State => Content::State(decode::state(record.data).map_err(bad)?),
+        RecordType::Snapshot => Content::Snapshot(decode::snapshot(record.data).map_err(bad)?),
+        RecordType::Crc => unreachable!("crc records are handled by the walk"),
+    })
+}

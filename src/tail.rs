@@ -1,0 +1,24 @@
+//! The end of a log that is ready for appending: the one value that recovery hands to the write side.
+
+use crate::format::{Chain, LogId};
+use crate::types::HardState;
+use bytes::Bytes;
+
+/// How the next group continues the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    pub chain: Chain,
+    /// The index that the next plain append gets.
+    pub next_index: u64,
+    /// The term that plain appends get.
+    pub term: u64,
+    /// Repeated in the head of each segment.
+    pub state: HardState,
+    /// Likewise.
+    pub metadata: Option<Bytes>,
+    pub log_id: LogId,
+    /// Of this open.
+    pub epoch: u32,
+    /// Number of the last group.
+    pub group: u64,
+}

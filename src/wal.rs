@@ -1,0 +1,462 @@
+//! [`Wal`]: create, open, append, read, close. Thin methods over the rooms below.
+
+mod engine;
+mod report;
+
+pub use report::{Cut, Recovery, Verdict};
+
+use crate::commit::queue::{Content, Request};
+use crate::commit::ticket::Ticket;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Options;
+use crate::recovery::reader::Entries;
+use crate::types::{Entry, HardState, Snapshot};
+use crate::watermark::Watermark;
+use bytes::Bytes;
+use engine::{How, Opened, Shared};
+use std::future::Future;
+use std::ops::{Bound, Range, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A write-ahead log, open for appending. Clones are handles to the same log.
+///
+/// Methods are called from any thread and any async runtime; `*_blocking` twins serve code that is not async (and
+/// must not be called from async code). Dropping the last handle refuses new work, lets what was accepted become
+/// durable in the background, and does not block; [`Wal::close`] waits for it.
+#[derive(Clone, Debug)]
+pub struct Wal {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    closer: Closer,
+    watermark: Watermark,
+    backend: &'static str,
+}
+
+/// Closes the log when it is dropped.
+#[derive(Debug)]
+struct Closer {
+    shared: Arc<Shared>,
+    closing: AtomicBool,
+}
+
+impl Closer {
+    /// Refuses new work and asks the committer to end after what it has. `false` if that was asked before.
+    fn close(&self, reply: Option<tokio::sync::oneshot::Sender<Result<u64>>>) -> bool {
+        let first = !self.closing.swap(true, Ordering::SeqCst);
+        if first {
+            self.shared.queue.inbox.end_with(Error::closed(), Request::Close(reply));
+        }
+        first
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.close(None);
+    }
+}
+
+impl Wal {
+    /// Creates a log in `dir`, which may exist as long as it holds no segment; its parent must exist.
+    ///
+    /// When it returns, the empty log survives power loss.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Exists`] if there is a log already; [`ErrorKind::NotALog`] if `dir` is a file;
+    /// [`ErrorKind::NotFound`] without a parent; [`ErrorKind::NoSpace`]; [`ErrorKind::InvalidInput`] for options out
+    /// of their limits; what the operating system says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the log may or may not be there.
+    pub async fn create(dir: impl AsRef<Path>, options: Options) -> Result<Wal> {
+        start(dir.as_ref(), options, How::Create).await.map(|(wal, _)| wal)
+    }
+
+    /// Opens the log in `dir` and says what was found. A torn tail is cut; see [`Recovery`].
+    ///
+    /// When it returns, everything it reports is durable, and everything it cut is gone for good. If it fails,
+    /// the log on disk is as it was, unless the failure is of the disk itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], [`ErrorKind::NotALog`] for something that is no log; [`ErrorKind::Locked`] if it is
+    /// open for writing elsewhere; [`ErrorKind::Damaged`] with file and offset; [`ErrorKind::OutOfRange`] and
+    /// [`ErrorKind::SnapshotNotFound`] if it cannot be read from [`Options::start`]; [`ErrorKind::Unsupported`];
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::PermissionDenied`]; what the operating system says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the log is opened and closed again in the background.
+    pub async fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Wal, Recovery)> {
+        start(dir.as_ref(), options, How::Open).await
+    }
+
+    /// Opens the log in `dir`, or creates it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wal::open`] and [`Wal::create`].
+    pub async fn open_or_create(dir: impl AsRef<Path>, options: Options) -> Result<(Wal, Recovery)> {
+        start(dir.as_ref(), options, How::OpenOrCreate).await
+    }
+
+    /// Appends a record and waits until it is durable. Gives its index.
+    ///
+    /// The entry gets the next index (1 in a new log), kind [`EntryKind::Normal`](crate::EntryKind::Normal), and the
+    /// highest term that the log has seen, 1 in a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`]; [`ErrorKind::NoSpace`]: nothing was appended, try again when there is room;
+    /// [`ErrorKind::Poisoned`]: nobody knows whether the record is on disk, reopen to find out;
+    /// [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, nothing is appended. Dropped later, the record may still become durable.
+    pub fn append(&self, record: impl Into<Bytes>) -> impl Future<Output = Result<u64>> + Send + 'static {
+        let submitted = self.submit(record);
+        async move { Ok(submitted.await?.await?.start) }
+    }
+
+    /// Appends records that become durable together: after a crash all of them are there, or none. Gives their
+    /// indexes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wal::append`], for the batch as a whole.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`Wal::append`], for the batch as a whole.
+    pub fn append_batch<R: Into<Bytes>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> impl Future<Output = Result<Range<u64>>> + Send + 'static {
+        let submitted = self.submit_batch(records);
+        async move { submitted.await?.await }
+    }
+
+    /// Appends a record without waiting for the disk: resolves as soon as the record has its place in the order,
+    /// which takes time only while the queue is full. The [`Ticket`] resolves when it is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`], [`ErrorKind::Poisoned`], [`ErrorKind::Closed`]; the rest comes with the ticket.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it resolves, nothing is appended.
+    pub fn submit(&self, record: impl Into<Bytes>) -> impl Future<Output = Result<Ticket>> + Send + 'static {
+        self.place(Content::Plain(vec![record.into()]))
+    }
+
+    /// Like [`Wal::submit`], for records that become durable together.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wal::submit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`Wal::submit`].
+    pub fn submit_batch<R: Into<Bytes>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> impl Future<Output = Result<Ticket>> + Send + 'static {
+        self.place(Content::Plain(records.into_iter().map(Into::into).collect()))
+    }
+
+    /// Appends what a Raft node must persist (etcd's `Save`): `entries` with their own indexes and terms, then
+    /// `state` unless it is empty. Durable together when it returns.
+    ///
+    /// The entries follow each other. The first may be the next index or a lower one; then it replaces the entry of
+    /// that index and everything after it. With nothing to save it returns at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for entries that leave a gap or lie below the last snapshot; those of
+    /// [`Wal::append`].
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`Wal::append`].
+    pub fn save(
+        &self,
+        state: HardState,
+        entries: Vec<Entry>,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
+        let placed = self.place(Content::Save(state, entries));
+        async move { placed.await?.await.map(|_| ()) }
+    }
+
+    /// Records that a snapshot of the state machine exists, which reading may start from once its index is
+    /// committed by a saved hard state. Durable when it returns.
+    ///
+    /// A snapshot that does not continue the log (its index is beyond the last entry, or the entry there has another
+    /// term) replaces it: the entries are gone from this handle, and the next index is the one after the snapshot.
+    /// Such a log is opened with [`Start`](crate::Start) at this snapshot or a later one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wal::append`].
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`Wal::append`].
+    pub fn save_snapshot(&self, snapshot: Snapshot) -> impl Future<Output = Result<()>> + Send + 'static {
+        let placed = self.place(Content::Snapshot(snapshot));
+        async move { placed.await?.await.map(|_| ()) }
+    }
+
+    fn place(&self, content: Content) -> impl Future<Output = Result<Ticket>> + Send + 'static {
+        let shared = Arc::clone(self.shared());
+        async move { shared.queue.append(content).await }
+    }
+
+    /// The durable entries of `range`, in order.
+    ///
+    /// A range that starts before [`Wal::first_index`] gives [`ErrorKind::OutOfRange`] as its only item; what lies
+    /// beyond [`Wal::durable_index`] is left out.
+    pub fn read(&self, range: impl RangeBounds<u64>) -> Entries {
+        read(self.shared(), &self.handle.watermark, range)
+    }
+
+    /// The first index there is; the one after [`Wal::last_index`] when there are no entries.
+    #[must_use]
+    pub fn first_index(&self) -> u64 {
+        self.handle.watermark.with_live(|live| live.base() + 1)
+    }
+
+    /// The last index that was accepted, durable or not; one less than [`Wal::first_index`] when there are none.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.shared().queue.last_index()
+    }
+
+    /// The last durable index; one less than [`Wal::first_index`] when there are none.
+    #[must_use]
+    pub fn durable_index(&self) -> u64 {
+        self.handle.watermark.with_live(|live| live.next() - 1)
+    }
+
+    /// Waits until there is a durable entry of this index, or a later one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Poisoned`], [`ErrorKind::Closed`]: it will not become durable through this handle.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    pub async fn wait_durable(&self, index: u64) -> Result<()> {
+        self.handle.watermark.wait(index).await
+    }
+
+    /// What runs the I/O: `"uring"` or `"threads"`.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        self.handle.backend
+    }
+
+    /// Closes the log for all its handles: what was accepted becomes durable, a mark that proves it is written, and
+    /// the lock is let go. Gives the last durable index.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, if the log is poisoned; [`ErrorKind::Closed`] if it was closed before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, closing goes on even if the future is dropped.
+    pub async fn close(&self) -> Result<u64> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        if !self.handle.closer.close(Some(reply)) {
+            return Err(Error::closed());
+        }
+        // Without an answer the submission thread died, and left word.
+        let outcome = match outcome.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.shared().why_gone().await),
+        };
+        self.shared().ended().await;
+        outcome
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.closer.shared
+    }
+}
+
+/// Twins for code that is not async. They block the thread: do not call them from async code.
+impl Wal {
+    /// See [`Wal::create`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn create_blocking(dir: impl AsRef<Path>, options: Options) -> Result<Wal> {
+        pollster::block_on(Wal::create(dir, options))
+    }
+
+    /// See [`Wal::open`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_blocking(dir: impl AsRef<Path>, options: Options) -> Result<(Wal, Recovery)> {
+        pollster::block_on(Wal::open(dir, options))
+    }
+
+    /// See [`Wal::open_or_create`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_or_create_blocking(dir: impl AsRef<Path>, options: Options) -> Result<(Wal, Recovery)> {
+        pollster::block_on(Wal::open_or_create(dir, options))
+    }
+
+    /// See [`Wal::append`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn append_blocking(&self, record: impl Into<Bytes>) -> Result<u64> {
+        pollster::block_on(self.append(record))
+    }
+
+    /// See [`Wal::append_batch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn append_batch_blocking<R: Into<Bytes>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> Result<Range<u64>> {
+        pollster::block_on(self.append_batch(records))
+    }
+
+    /// See [`Wal::submit`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn submit_blocking(&self, record: impl Into<Bytes>) -> Result<Ticket> {
+        pollster::block_on(self.submit(record))
+    }
+
+    /// See [`Wal::close`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn close_blocking(&self) -> Result<u64> {
+        pollster::block_on(self.close())
+    }
+}
+
+/// A log opened for reading only: another process may have it open for writing, or nobody.
+///
+/// It shows the log as it was when it was opened, and changes nothing on disk. A torn tail is passed over.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    handle: Arc<Handle>,
+}
+
+impl Reader {
+    /// Opens the log in `dir`. Of the options, [`Options::backend`] and [`Options::start`] matter.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wal::open`], except those of locking and writing.
+    pub async fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Reader, Recovery)> {
+        let (wal, recovery) = start(dir.as_ref(), options, How::Read).await?;
+        Ok((Reader { handle: wal.handle }, recovery))
+    }
+
+    /// See [`Reader::open`]; blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_blocking(dir: impl AsRef<Path>, options: Options) -> Result<(Reader, Recovery)> {
+        pollster::block_on(Reader::open(dir, options))
+    }
+
+    /// The snapshot records in `dir` whose index is committed by the last hard state, in the order they were saved:
+    /// those that [`Start`](crate::Start) may name (etcd's `ValidSnapshotEntries`). Blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`], [`ErrorKind::NotALog`]; what the operating system says.
+    pub fn snapshots_blocking(dir: impl AsRef<Path>) -> Result<Vec<Snapshot>> {
+        engine::snapshots(dir.as_ref())
+    }
+
+    /// The entries of `range`, in order; see [`Wal::read`].
+    pub fn read(&self, range: impl RangeBounds<u64>) -> Entries {
+        read(&self.handle.closer.shared, &self.handle.watermark, range)
+    }
+}
+
+fn read(shared: &Shared, watermark: &Watermark, range: impl RangeBounds<u64>) -> Entries {
+    let reads = Arc::clone(&shared.reads);
+    let (first, next) = watermark.with_live(|live| (live.base() + 1, live.next()));
+    let start = match range.start_bound() {
+        Bound::Included(&index) => index,
+        Bound::Excluded(&index) => index.saturating_add(1),
+        Bound::Unbounded => first,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&index) => index.saturating_add(1),
+        Bound::Excluded(&index) => index,
+        Bound::Unbounded => next,
+    };
+    if start < first && start < end {
+        let error = Error::new(
+            ErrorKind::OutOfRange,
+            format!("index {start} is not in the log: the first is {first}"),
+        )
+        .next("read from Wal::first_index on");
+        return Entries::failed(reads, watermark.clone(), error);
+    }
+    Entries::new(reads, watermark.clone(), start..end.min(next))
+}
+
+/// Starts the submission thread and waits until the log is open.
+async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal, Recovery)> {
+    options.check()?;
+    let (job, opened) = engine::job(dir, options, how);
+    let closer = closer_of(&job);
+    engine::on_a_thread(job)?;
+    handle(closer, opened).await
+}
+
+fn closer_of(job: &engine::Job) -> Closer {
+    Closer { shared: Arc::clone(job.shared()), closing: AtomicBool::new(false) }
+}
+
+async fn handle(
+    closer: Closer,
+    opened: tokio::sync::oneshot::Receiver<Result<Opened>>,
+) -> Result<(Wal, Recovery)> {
+    let opened = match opened.await {
+        Ok(opened) => opened?,
+        Err(_) => return Err(closer.shared.why_gone().await),
+    };
+    let Opened { watermark, recovery, backend } = opened;
+    let handle = Handle { closer, watermark, backend };
+    Ok((Wal { handle: Arc::new(handle) }, recovery))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! How far the log is durable, and which entries that makes.
+//!
+//! The committer holds the half that moves the mark ([`Mover`]); everyone else holds the half that looks and
+//! waits ([`Watermark`]). The mark moves only after a sync that covers what it moves over.
+
+use crate::error::{Error, Result};
+use crate::live::Live;
+use crate::types::{Position, Seq};
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// The durable part of the log.
+#[derive(Debug)]
+struct State {
+    /// Everything before it is durable.
+    position: Position,
+    live: Live,
+    /// The segments there are, oldest first.
+    segments: Vec<(Seq, PathBuf)>,
+    /// Why the mark will not move any more.
+    ended: Option<Error>,
+    waiters: Vec<(u64, Waker)>,
+}
+
+/// The half that looks and waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Watermark {
+    state: Arc<Mutex<State>>,
+}
+
+/// The half that moves. There is one.
+#[derive(Debug)]
+pub(crate) struct Mover {
+    watermark: Watermark,
+}
+
+/// A mark for a log that is durable up to `position`.
+pub(crate) fn watermark(
+    position: Position,
+    live: Live,
+    segments: Vec<(Seq, PathBuf)>,
+) -> (Mover, Watermark) {
+    let state = State { position, live, segments, ended: None, waiters: Vec::new() };
+    let watermark = Watermark { state: Arc::new(Mutex::new(state)) };
+    (Mover { watermark: watermark.clone() }, watermark)
+}
+
+impl Watermark {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything before it is durable.
+    pub(crate) fn position(&self) -> Position {
+        self.lock().position
+    }
+
+    /// Looks at the valid, durable entries.
+    pub(crate) fn with_live<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
+        look(&self.lock().live)
+    }
+
+    /// The file of a segment.
+    pub(crate) fn path_of(&self, seq: Seq) -> Option<PathBuf> {
+        let state = self.lock();
+        let at = state.segments.binary_search_by_key(&seq, |segment| segment.0).ok()?;
+        Some(state.segments[at].1.clone())
+    }
+
+    /// Waits until the entry `index` is durable.
+    pub(crate) async fn wait(&self, index: u64) -> Result<()> {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if state.live.next() > index {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = &state.ended {
+                return Poll::Ready(Err(error.clone()));
+            }
+            let waker = context.waker();
+            if !state.waiters.iter().any(|(i, w)| *i == index && w.will_wake(waker)) {
+                state.waiters.push((index, waker.clone()));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Mover {
+    /// After a sync: everything before `position` is durable, and `change` says what that means for the entries.
+    pub(crate) fn advance(&self, position: Position, change: impl FnOnce(&mut Live)) {
+        let mut state = self.watermark.lock();
+        assert!(position >= state.position, "the watermark never goes back");
+        state.position = position;
+        change(&mut state.live);
+        let next = state.live.next();
+        let due = state.waiters.extract_if(.., |(index, _)| *index < next).collect();
+        drop(state);
+        wake(due);
+    }
+
+    /// After a cut: a segment begins, and its head is durable.
+    pub(crate) fn add_segment(&self, seq: Seq, path: &Path, head_end: u64) {
+        let mut state = self.watermark.lock();
+        state.segments.push((seq, path.to_owned()));
+        state.position = Position::new(seq, head_end);
+    }
+
+    pub(crate) fn watermark(&self) -> &Watermark {
+        &self.watermark
+    }
+}
+
+impl Watermark {
+    /// The mark will not move any more. The first reason stays.
+    pub(crate) fn end(&self, error: &Error) {
+        let mut state = self.lock();
+        state.ended.get_or_insert_with(|| error.clone());
+        let due = std::mem::take(&mut state.waiters);
+        drop(state);
+        wake(due);
+    }
+}
+
+/// Never under the lock: a waker is the caller's code.
+fn wake(due: Vec<(u64, Waker)>) {
+    for (_, waker) in due {
+        waker.wake();
+    }
+}
