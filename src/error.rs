@@ -87,10 +87,7 @@ impl Error {
         use io::ErrorKind as K;
         let (kind, next) = match error.kind() {
             K::NotFound => (ErrorKind::NotFound, "check the path"),
-            K::NotADirectory => (
-                ErrorKind::NotALog,
-                "give the directory of the log, not a file",
-            ),
+            K::NotADirectory => (ErrorKind::NotALog, "give the directory of the log, not a file"),
             K::PermissionDenied => (
                 ErrorKind::PermissionDenied,
                 "run as the user that owns the log, or change its permissions",
@@ -99,13 +96,12 @@ impl Error {
                 ErrorKind::ReadOnly,
                 "remount the file system for writing, or use the commands that only read",
             ),
-            K::StorageFull | K::QuotaExceeded => (ErrorKind::NoSpace, "free some space and try again"),
+            K::StorageFull | K::QuotaExceeded => {
+                (ErrorKind::NoSpace, "free some space and try again")
+            }
             _ => (ErrorKind::Io, "check the device and the kernel log"),
         };
-        Error::new(kind, format!("{doing} failed"))
-            .at_path(path)
-            .next(next)
-            .because(error)
+        Error::new(kind, format!("{doing} failed")).at_path(path).next(next).because(error)
     }
 
     pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Error {
@@ -157,9 +153,7 @@ impl Error {
             source: shared.source.clone(),
         });
         set(&mut inner);
-        Error {
-            inner: Arc::new(inner),
-        }
+        Error { inner: Arc::new(inner) }
     }
 
     /// What kind of failure it was.
@@ -252,10 +246,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.inner
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.inner.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -267,9 +258,7 @@ mod tests {
     fn text_says_what_where_and_what_next() {
         let error = Error::damaged(Path::new("log/0.wal"), 8192, "checksum mismatch");
         assert!(
-            error
-                .to_string()
-                .starts_with("log/0.wal at 8192: checksum mismatch; not a torn tail")
+            error.to_string().starts_with("log/0.wal at 8192: checksum mismatch; not a torn tail")
         );
     }
 

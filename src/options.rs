@@ -142,9 +142,8 @@ impl Options {
 
     /// The limits, and how they hang together.
     pub(crate) fn check(&self) -> Result<()> {
-        let invalid = |what: &str| {
-            Err(Error::new(ErrorKind::InvalidInput, what).next("change the options"))
-        };
+        let invalid =
+            |what: &str| Err(Error::new(ErrorKind::InvalidInput, what).next("change the options"));
         if self.segment_bytes < 16 << 10 {
             return invalid("segment_bytes is below 16 KiB");
         }

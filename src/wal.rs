@@ -103,7 +103,10 @@ impl Wal {
     /// # Errors
     ///
     /// Those of [`Wal::open`] and [`Wal::create`].
-    pub async fn open_or_create(dir: impl AsRef<Path>, options: Options) -> Result<(Wal, Recovery)> {
+    pub async fn open_or_create(
+        dir: impl AsRef<Path>,
+        options: Options,
+    ) -> Result<(Wal, Recovery)> {
         start(dir.as_ref(), options, How::OpenOrCreate).await
     }
 
@@ -121,7 +124,10 @@ impl Wal {
     /// # Cancel safety
     ///
     /// Dropped before its first poll, nothing is appended. Dropped later, the record may still become durable.
-    pub fn append(&self, record: impl Into<Bytes>) -> impl Future<Output = Result<u64>> + Send + 'static {
+    pub fn append(
+        &self,
+        record: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<u64>> + Send + 'static {
         let submitted = self.submit(record);
         async move { Ok(submitted.await?.await?.start) }
     }
@@ -154,7 +160,10 @@ impl Wal {
     /// # Cancel safety
     ///
     /// Dropped before it resolves, nothing is appended.
-    pub fn submit(&self, record: impl Into<Bytes>) -> impl Future<Output = Result<Ticket>> + Send + 'static {
+    pub fn submit(
+        &self,
+        record: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<Ticket>> + Send + 'static {
         self.place(Content::Plain(vec![record.into()]))
     }
 
@@ -211,7 +220,10 @@ impl Wal {
     /// # Cancel safety
     ///
     /// That of [`Wal::append`].
-    pub fn save_snapshot(&self, snapshot: Snapshot) -> impl Future<Output = Result<()>> + Send + 'static {
+    pub fn save_snapshot(
+        &self,
+        snapshot: Snapshot,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let placed = self.place(Content::Snapshot(snapshot));
         async move { placed.await?.await.map(|_| ()) }
     }
@@ -320,7 +332,10 @@ impl Wal {
     /// # Errors
     ///
     /// As there.
-    pub fn open_or_create_blocking(dir: impl AsRef<Path>, options: Options) -> Result<(Wal, Recovery)> {
+    pub fn open_or_create_blocking(
+        dir: impl AsRef<Path>,
+        options: Options,
+    ) -> Result<(Wal, Recovery)> {
         pollster::block_on(Wal::open_or_create(dir, options))
     }
 

@@ -105,7 +105,9 @@ impl<D: Disk> Committer<D> {
         let mut group = vec![first];
         while let Some(request) = self.queue.inbox.try_receive() {
             match request {
-                Request::Append(append) if bytes + append.bytes_max <= self.limits.group_bytes_max => {
+                Request::Append(append)
+                    if bytes + append.bytes_max <= self.limits.group_bytes_max =>
+                {
                     bytes += append.bytes_max;
                     group.push(append);
                 }

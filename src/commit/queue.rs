@@ -183,7 +183,10 @@ impl Content {
                 .next("split it, or raise Options::record_bytes_max"));
         }
         if u32::try_from(records).is_err() {
-            return Err(Error::new(ErrorKind::TooLarge, "more than 4,294,967,295 records in one batch"));
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                "more than 4,294,967,295 records in one batch",
+            ));
         }
         Ok(payload + (records + 1) * RECORD_OVERHEAD_BYTES)
     }
@@ -220,7 +223,10 @@ fn record_bytes_max(record: &Record) -> u64 {
         Record::State(_) => entry_frame_bytes_max(0),
         Record::Snapshot(snapshot) => {
             let members = snapshot.conf_state.as_ref().map_or(0, |conf| {
-                conf.voters.len() + conf.learners.len() + conf.voters_outgoing.len() + conf.learners_next.len()
+                conf.voters.len()
+                    + conf.learners.len()
+                    + conf.voters_outgoing.len()
+                    + conf.learners_next.len()
             });
             entry_frame_bytes_max(32 + members * 11)
         }
@@ -244,7 +250,8 @@ mod tests {
     fn save_with_a_gap_takes_no_index() {
         let queue = Queue::new(1 << 20, 1 << 10);
         for bad in [&[2][..], &[1, 3], &[0]] {
-            let error = append(&queue, Content::Save(HardState::default(), entries(bad))).unwrap_err();
+            let error =
+                append(&queue, Content::Save(HardState::default(), entries(bad))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}");
         }
         let ticket = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap();
@@ -254,7 +261,8 @@ mod tests {
     #[test]
     fn save_may_go_back() {
         let queue = Queue::new(1 << 20, 1 << 10);
-        let save = |indexes: &[u64]| append(&queue, Content::Save(HardState::default(), entries(indexes)));
+        let save =
+            |indexes: &[u64]| append(&queue, Content::Save(HardState::default(), entries(indexes)));
         let _ = save(&[1, 2, 3]).unwrap();
         assert_eq!(save(&[2]).unwrap().indexes(), 2..3);
         assert!(save(&[4]).is_err());

@@ -7,7 +7,7 @@
 
 use super::crc::Chain;
 use super::frame::{FRAME_ALIGN, FrameLength, LENGTH_FIELD_BYTES};
-use super::mark::{LogId, MARK_BYTES, MARK_FRAME_BYTES, Mark, MarkKind};
+use super::mark::{LogId, MARK_BYTES, MARK_FRAME_BYTES, Mark, MarkKind, Shape};
 use super::pb::{raftpb, walpb};
 use super::record::{Record, RecordType};
 use crate::types::{ConfState, Entry, EntryKind, HardState, Position, Snapshot};
@@ -76,9 +76,11 @@ impl GroupEncoder {
         debug_assert_eq!(items[0].total(), MARK_FRAME_BYTES);
 
         let mut chain = place.chain;
+        let mut shape = Shape::default();
         for record in records {
             let item = Item::record(chain, record);
             chain = Chain(item.crc);
+            shape = shape.with(item.record_type);
             items.push(item);
         }
         let records = items.len() - 1;
@@ -91,6 +93,7 @@ impl GroupEncoder {
         let mark = Mark {
             kind: place.kind,
             block_bytes: place.boundary,
+            shape,
             records: u32::try_from(records).expect("a group has fewer than 2^32 records"),
             log_id: place.log_id,
             epoch: place.epoch,
@@ -187,16 +190,12 @@ impl Item {
     fn record(chain: Chain, record: &Record) -> Item {
         let (record_type, prefix, payload) = match record {
             Record::Metadata(None) => (RecordType::Metadata, Small::default(), Payload::Absent),
-            Record::Metadata(Some(data)) => (
-                RecordType::Metadata,
-                Small::default(),
-                Payload::Bytes(data.clone()),
-            ),
-            Record::Entry(entry) => (
-                RecordType::Entry,
-                entry_prefix(entry),
-                Payload::Bytes(entry.data.clone()),
-            ),
+            Record::Metadata(Some(data)) => {
+                (RecordType::Metadata, Small::default(), Payload::Bytes(data.clone()))
+            }
+            Record::Entry(entry) => {
+                (RecordType::Entry, entry_prefix(entry), Payload::Bytes(entry.data.clone()))
+            }
             Record::State(state) => message(RecordType::State, &state_message(state)),
             Record::Snapshot(snapshot) => {
                 message(RecordType::Snapshot, &snapshot_message(snapshot))
@@ -288,11 +287,7 @@ fn entry_kind_message(kind: EntryKind) -> raftpb::EntryType {
 }
 
 fn state_message(state: &HardState) -> raftpb::HardState {
-    raftpb::HardState {
-        term: Some(state.term),
-        vote: Some(state.vote),
-        commit: Some(state.commit),
-    }
+    raftpb::HardState { term: Some(state.term), vote: Some(state.vote), commit: Some(state.commit) }
 }
 
 fn snapshot_message(snapshot: &Snapshot) -> walpb::Snapshot {

@@ -27,18 +27,11 @@ impl FrameLength {
     /// The length field of a record of `record` bytes as a writer makes it.
     pub(crate) fn of_record(record: usize) -> FrameLength {
         let record = record as u64;
-        FrameLength {
-            record,
-            padding: ((FRAME_ALIGN - record % FRAME_ALIGN) % FRAME_ALIGN) as u8,
-        }
+        FrameLength { record, padding: ((FRAME_ALIGN - record % FRAME_ALIGN) % FRAME_ALIGN) as u8 }
     }
 
     pub(crate) fn to_bytes(self) -> [u8; LENGTH_FIELD_BYTES] {
-        let flag = if self.padding == 0 {
-            0
-        } else {
-            0x80 | u64::from(self.padding)
-        };
+        let flag = if self.padding == 0 { 0 } else { 0x80 | u64::from(self.padding) };
         (self.record | flag << 56).to_le_bytes()
     }
 
@@ -69,10 +62,7 @@ mod tests {
 
     #[test]
     fn fields_of_etcd() {
-        assert_eq!(
-            FrameLength::of_record(4).to_bytes(),
-            [4, 0, 0, 0, 0, 0, 0, 0x84]
-        );
+        assert_eq!(FrameLength::of_record(4).to_bytes(), [4, 0, 0, 0, 0, 0, 0, 0x84]);
         assert_eq!(FrameLength::of_record(16).to_bytes(), [16, 0, 0, 0, 0, 0, 0, 0]);
     }
 

@@ -7,18 +7,22 @@
 //!   0  magic "SWLM"            40  segment sequence       u64
 //!   4  version            u8   48  offset of this mark    u64
 //!   5  kind               u8   56  group number           u64
-//!   6  incompatible bits u16   64  group bytes            u64
-//!   8  log2 of block      u8   72  first index            u64
-//!   9  zero          3 bytes   80  durable: segment       u64
+//!   6  incompatible bits  u8   64  group bytes            u64
+//!   7  log2 of block      u8   72  first index            u64
+//!   8  shape             u32   80  durable: segment       u64
 //!  12  records           u32   88  durable: offset        u64
 //!  16  log id       16 bytes   96  CRC-32C of bytes 0–95  u32
 //!  32  epoch             u32
 //!  36  filler bytes      u32
 //! ```
 //!
+//! The *shape* is a CRC-32C over the types of the group's records: the rolling checksum covers their data but not
+//! their types, and a flipped bit there can make a sound hard state out of a sound entry.
+//!
 //! A payload can hold the image of a mark. So a mark *counts* only where it says it is: at its own offset, in its
 //! own segment, with this log's id, and knowing nothing durable beyond itself ([`Mark::counts`]).
 
+use super::record::RecordType;
 use crate::types::{Position, Seq};
 
 const MAGIC: [u8; 4] = *b"SWLM";
@@ -77,12 +81,25 @@ impl MarkKind {
     }
 }
 
+/// A checksum over the types of records, in order; crc records are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shape(pub u32);
+
+impl Shape {
+    #[must_use]
+    pub(crate) fn with(self, record_type: RecordType) -> Shape {
+        Shape(crc32c::crc32c_append(self.0, &[record_type as u8]))
+    }
+}
+
 /// The start of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub kind: MarkKind,
     /// The boundary that groups start and end at; 8 when they are packed.
     pub block_bytes: u64,
+    /// See [`Shape`].
+    pub shape: Shape,
     /// Records in the group besides crc records.
     pub records: u32,
     pub log_id: LogId,
@@ -108,7 +125,7 @@ pub(crate) enum NotAMark {
     /// No magic, or a checksum that does not fit: ordinary data.
     Other,
     /// A sound mark of a later version, or with features that this one does not know.
-    Newer { version: u8, incompatible: u16 },
+    Newer { version: u8, incompatible: u8 },
 }
 
 impl Mark {
@@ -117,7 +134,8 @@ impl Mark {
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
         put(4, &[VERSION, self.kind as u8]);
-        put(8, &[self.block_bytes.trailing_zeros() as u8]);
+        put(7, &[self.block_bytes.trailing_zeros() as u8]);
+        put(8, &self.shape.0.to_le_bytes());
         put(12, &self.records.to_le_bytes());
         put(16, &self.log_id.0);
         put(32, &self.epoch.to_le_bytes());
@@ -143,14 +161,15 @@ impl Mark {
         if crc32c::crc32c(&bytes[..96]) != u32_at(96) {
             return Err(NotAMark::Other);
         }
-        let (version, incompatible) = (bytes[4], u16::from_le_bytes(array(bytes, 6)));
+        let (version, incompatible) = (bytes[4], bytes[6]);
         let newer = NotAMark::Newer { version, incompatible };
-        if version != VERSION || incompatible != 0 || bytes[8] > 63 {
+        if version != VERSION || incompatible != 0 || bytes[7] > 63 {
             return Err(newer);
         }
         Ok(Mark {
             kind: MarkKind::from_byte(bytes[5]).ok_or(newer)?,
-            block_bytes: 1 << bytes[8],
+            block_bytes: 1 << bytes[7],
+            shape: Shape(u32_at(8)),
             records: u32_at(12),
             log_id: LogId(array(bytes, 16)),
             epoch: u32_at(32),
@@ -196,6 +215,7 @@ pub(crate) mod tests {
         Mark {
             kind: MarkKind::Entries,
             block_bytes: 4096,
+            shape: Shape(0x1234_5678),
             records: 3,
             log_id: LogId(*b"0123456789abcdef"),
             epoch: 7,
@@ -230,10 +250,7 @@ pub(crate) mod tests {
             bytes[at] = value;
             let crc = crc32c::crc32c(&bytes[..96]);
             bytes[96..].copy_from_slice(&crc.to_le_bytes());
-            assert!(matches!(
-                Mark::from_bytes(&bytes),
-                Err(NotAMark::Newer { .. })
-            ));
+            assert!(matches!(Mark::from_bytes(&bytes), Err(NotAMark::Newer { .. })));
         }
     }
 

@@ -28,5 +28,5 @@ pub(crate) mod record;
 pub(crate) use crc::Chain;
 pub use encode::Packing;
 pub(crate) use encode::{GroupEncoder, Place};
-pub(crate) use mark::{LogId, Mark, MarkKind};
+pub(crate) use mark::{LogId, Mark, MarkKind, Shape};
 pub(crate) use record::{Record, RecordType};

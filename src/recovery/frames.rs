@@ -72,9 +72,8 @@ pub(crate) struct Pieces<'a, F> {
 
 impl<'a, F: DiskFile> Pieces<'a, F> {
     pub(crate) fn new(file: &'a F, path: &'a Path) -> Result<Pieces<'a, F>> {
-        let file_bytes = file
-            .len()
-            .map_err(|error| Error::io("asking for the length", path, error))?;
+        let file_bytes =
+            file.len().map_err(|error| Error::io("asking for the length", path, error))?;
         Ok(Pieces { file, path, file_bytes, piece: Bytes::new(), piece_at: 0 })
     }
 

@@ -21,4 +21,4 @@ pub(crate) mod verdict;
 pub(crate) mod walk;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

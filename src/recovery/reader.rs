@@ -122,7 +122,11 @@ impl Entries {
     }
 
     /// A stream that gives nothing but `error`.
-    pub(crate) fn failed(requests: Arc<Inbox<ReadRequest>>, watermark: Watermark, error: Error) -> Entries {
+    pub(crate) fn failed(
+        requests: Arc<Inbox<ReadRequest>>,
+        watermark: Watermark,
+        error: Error,
+    ) -> Entries {
         let mut entries = Entries::new(requests, watermark, 0..0);
         entries.state = State::Failed(error);
         entries
@@ -159,7 +163,10 @@ impl Entries {
         let (watermark, wanted) = (&self.watermark, &mut self.wanted);
         watermark.with_live(|live| {
             for (position, entry) in found {
-                if entry.index == wanted.start && live.is_live(entry.index, position) && !wanted.is_empty() {
+                if entry.index == wanted.start
+                    && live.is_live(entry.index, position)
+                    && !wanted.is_empty()
+                {
                     wanted.start += 1;
                     self.ready.push_back(entry);
                 }
@@ -192,7 +199,9 @@ impl Decoder {
                 // The end of a sealed segment: zeros, or no more bytes.
                 Some(_) => return self.next_segment(found),
                 None if whole_file && rest.is_empty() => return self.next_segment(found),
-                None if whole_file => return Err(self.damaged(position, "the file ends in a frame")),
+                None if whole_file => {
+                    return Err(self.damaged(position, "the file ends in a frame"));
+                }
                 None => break,
             };
             if length.total() > FRAME_BYTES_MAX {
@@ -215,7 +224,12 @@ impl Decoder {
         Ok(found)
     }
 
-    fn record(&mut self, frame: &Bytes, length: FrameLength, at: Position) -> Result<Option<Entry>> {
+    fn record(
+        &mut self,
+        frame: &Bytes,
+        length: FrameLength,
+        at: Position,
+    ) -> Result<Option<Entry>> {
         let body = LENGTH_FIELD_BYTES..LENGTH_FIELD_BYTES + length.record as usize;
         let record = decode::record(frame.slice(body))
             .map_err(|error| self.damaged(at, &format!("the record does not parse ({error})")))?;
@@ -226,10 +240,8 @@ impl Decoder {
             _ => self.chain,
         };
         if chain.0 != record.crc {
-            let what = format!(
-                "checksum mismatch (stored {:08x}, computed {:08x})",
-                record.crc, chain.0
-            );
+            let what =
+                format!("checksum mismatch (stored {:08x}, computed {:08x})", record.crc, chain.0);
             return Err(self.damaged(at, &what));
         }
         self.chain = chain;

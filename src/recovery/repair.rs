@@ -57,17 +57,13 @@ pub(crate) async fn repair<D: Disk>(
         Err(error) if error.kind() == io::ErrorKind::StorageFull => end,
         Err(error) => return Err(Error::io("reserving space", path, error)),
     };
-    file.sync_data()
-        .await
-        .map_err(|error| Error::io("syncing", path, error))?;
+    file.sync_data().await.map_err(|error| Error::io("syncing", path, error))?;
     sync_dir(disk, dir).await?;
     Ok(Repaired { allocated, backup })
 }
 
 async fn sync_dir<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
-    disk.sync_dir(dir)
-        .await
-        .map_err(|error| Error::io("syncing the directory", dir, error))
+    disk.sync_dir(dir).await.map_err(|error| Error::io("syncing the directory", dir, error))
 }
 
 /// The newest segment up to its last byte that is not zero, as `NAME.broken`.

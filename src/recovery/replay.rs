@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn metadata_must_agree() {
-        let metadata = |bytes: Option<&'static [u8]>| Content::Metadata(bytes.map(Bytes::from_static));
+        let metadata =
+            |bytes: Option<&'static [u8]>| Content::Metadata(bytes.map(Bytes::from_static));
         assert!(run((0, 0), &[metadata(Some(b"a")), metadata(Some(b""))]).is_err());
         assert!(run((0, 0), &[metadata(Some(b"a")), metadata(Some(b"a"))]).is_ok());
         assert!(run((0, 0), &[metadata(None), metadata(Some(b"a"))]).is_ok());

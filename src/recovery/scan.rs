@@ -82,7 +82,8 @@ pub(crate) async fn scan<D: Disk>(
         }
     }
 
-    let (file, read_direct) = match disk.open(&newest.path, Access::ReadDirect, Lane::Commit).await {
+    let (file, read_direct) = match disk.open(&newest.path, Access::ReadDirect, Lane::Commit).await
+    {
         Ok(file) => (file, true),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             (open(disk, &newest.path, Access::Read).await?, false)
@@ -141,9 +142,7 @@ pub(crate) async fn scan<D: Disk>(
 }
 
 async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File> {
-    disk.open(path, access, Lane::Commit)
-        .await
-        .map_err(|error| Error::io("opening", path, error))
+    disk.open(path, access, Lane::Commit).await.map_err(|error| Error::io("opening", path, error))
 }
 
 fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {

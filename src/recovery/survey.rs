@@ -73,9 +73,7 @@ pub(crate) async fn behind<F: DiskFile>(
                 if mark.durable > place {
                     survey.proof.get_or_insert(mark);
                 }
-            } else if survey.behind != Behind::Records
-                && has_two_records(&rest, &mut budget)
-            {
+            } else if survey.behind != Behind::Records && has_two_records(&rest, &mut budget) {
                 survey.behind = Behind::Records;
             }
         }

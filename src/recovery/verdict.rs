@@ -93,7 +93,8 @@ impl Row {
             Row::CleanEnd => open && !broken && behind == Behind::Nothing,
             Row::EndBeforeGarbage => open && !broken && behind == Behind::Garbage && !marked,
             Row::TornHole => {
-                open && !broken && (behind == Behind::Records || behind == Behind::Garbage && marked)
+                open && !broken
+                    && (behind == Behind::Records || behind == Behind::Garbage && marked)
             }
             Row::TornUnit => open && broken && unwritten,
             Row::DamagedUnit => open && broken && !unwritten,
@@ -119,7 +120,9 @@ impl Row {
             Row::TornUnit => "the last write reached the disk only in part",
             Row::DamagedSealed => "a later segment was started, so this one was complete",
             Row::DamagedProven => "a later commit mark knows this place as durable",
-            Row::DamagedHead => "no record of this segment is sound, though its head was durable before it got its name",
+            Row::DamagedHead => {
+                "no record of this segment is sound, though its head was durable before it got its name"
+            }
             Row::DamagedUnit => "all its sectors were written",
         }
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::decode::{self, RawRecord};
 use crate::format::frame::LENGTH_FIELD_BYTES;
 use crate::format::mark::NotAMark;
-use crate::format::{Chain, LogId, Mark, RecordType};
+use crate::format::{Chain, LogId, Mark, RecordType, Shape};
 use crate::io::DiskFile;
 use crate::types::{EntryKind, HardState, Position, Seq, Snapshot};
 use bytes::Bytes;
@@ -38,7 +38,9 @@ pub(crate) enum Content {
 #[derive(Clone, Debug)]
 pub(crate) enum SegmentEnd {
     /// No more records: a zero length field, or the end of the file.
-    End { offset: u64 },
+    End {
+        offset: u64,
+    },
     Stop(Stop),
 }
 
@@ -61,9 +63,15 @@ pub(crate) struct Stop {
 pub(crate) enum Cause {
     Frame(BrokenFrame),
     /// The data of a record does not fit its checksum.
-    Checksum { stored: u32, computed: u32 },
+    Checksum {
+        stored: u32,
+        computed: u32,
+    },
     /// A crc record does not continue the chain.
-    Chain { stored: u32, computed: u32 },
+    Chain {
+        stored: u32,
+        computed: u32,
+    },
     /// A crc record with data stands where a group starts, and the data is no mark of this place and log.
     NotAMark,
     /// A group has fewer or more records, or bytes, than its mark says.
@@ -106,10 +114,18 @@ struct OpenGroup {
     start: u64,
     end: u64,
     chain_before: Chain,
+    shape: Shape,
     facts: Vec<Fact>,
 }
 
 impl OpenGroup {
+    /// Whether the records are those that the mark says, now that they reach to `offset`.
+    fn is_complete(&self, offset: u64) -> bool {
+        offset == self.end
+            && self.facts.len() as u64 == u64::from(self.mark.records)
+            && self.shape == self.mark.shape
+    }
+
     /// Where a sector piece of zeros shows that the group was not wholly written. The zeros of the filler show
     /// nothing, but its length field does.
     fn extent(&self) -> Range<u64> {
@@ -173,6 +189,7 @@ impl Walk {
                         start: offset,
                         end: offset.saturating_add(mark.group_bytes),
                         chain_before,
+                        shape: Shape::default(),
                         facts: Vec::new(),
                     });
                 }
@@ -182,10 +199,14 @@ impl Walk {
                     let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };
                     return Ok(stop(self, group.as_ref(), cause, body));
                 }
-                let fact = Fact { position, content: content(record, path, offset)? };
+                let (record_type, content) = content(record, path, offset)?;
+                let fact = Fact { position, content };
                 self.chain = chain;
                 match &mut group {
-                    Some(group) => group.facts.push(fact),
+                    Some(group) => {
+                        group.shape = group.shape.with(record_type);
+                        group.facts.push(fact);
+                    }
                     None => {
                         self.ends_in_group = false;
                         on_fact(fact)?;
@@ -194,7 +215,7 @@ impl Walk {
             }
             offset += bytes;
             if let Some(open) = group.take_if(|group| offset >= group.end) {
-                if offset > open.end || open.facts.len() as u64 != u64::from(open.mark.records) {
+                if !open.is_complete(offset) {
                     return Ok(stop(self, Some(&open), Cause::Group, 0..0));
                 }
                 self.ends_in_group = true;
@@ -218,7 +239,7 @@ impl Walk {
             Ok(_) | Err(NotAMark::Other) => Ok(None),
             Err(NotAMark::Newer { version, incompatible }) => Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("a group of format version {version} with features {incompatible:#06x}"),
+                format!("a group of format version {version} with features {incompatible:#04x}"),
             )
             .at_path(path)
             .at_offset(at.offset)
@@ -240,7 +261,7 @@ fn broken_extent(offset: u64, broken: &BrokenFrame) -> Range<u64> {
 }
 
 /// A checksum that fits says that this is what was written. So what does not parse now never did: damage.
-fn content(record: RawRecord, path: &Path, offset: u64) -> Result<Content> {
+fn content(record: RawRecord, path: &Path, offset: u64) -> Result<(RecordType, Content)> {
     let damaged = |what: String| Error::damaged(path, offset, what);
     let Some(record_type) = RecordType::from_number(record.record_type) else {
         return Err(damaged(format!("unknown record type {}", record.record_type)));
@@ -248,7 +269,7 @@ fn content(record: RawRecord, path: &Path, offset: u64) -> Result<Content> {
     let bad = |why: decode::BadPayload| {
         damaged(format!("the {} record does not parse: {why}", record_type.name()))
     };
-    Ok(match record_type {
+    let content = match record_type {
         RecordType::Metadata => Content::Metadata(record.data),
         RecordType::Entry => {
             let entry = decode::entry(record.data).map_err(bad)?;
@@ -265,5 +286,6 @@ fn content(record: RawRecord, path: &Path, offset: u64) -> Result<Content> {
         RecordType::State => Content::State(decode::state(record.data).map_err(bad)?),
         RecordType::Snapshot => Content::Snapshot(decode::snapshot(record.data).map_err(bad)?),
         RecordType::Crc => unreachable!("crc records are handled by the walk"),
-    })
+    };
+    Ok((record_type, content))
 }

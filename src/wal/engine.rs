@@ -96,7 +96,11 @@ pub(crate) struct Job {
 }
 
 /// A job, and where it reports that the log is open.
-pub(crate) fn job(dir: &Path, options: Options, how: How) -> (Job, oneshot::Receiver<Result<Opened>>) {
+pub(crate) fn job(
+    dir: &Path,
+    options: Options,
+    how: How,
+) -> (Job, oneshot::Receiver<Result<Opened>>) {
     let (opened, receiver) = oneshot::channel();
     let (done, disconnected) = flume::bounded(0);
     let shared = Arc::new(Shared {
@@ -124,18 +128,18 @@ pub(crate) fn on_a_thread(job: Job) -> Result<()> {
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| io::run(backend, config, job)));
         shared.finish(&match outcome {
             Ok(Ok(())) => Error::closed(),
-            Ok(Err(error)) => Error::new(ErrorKind::Io, format!("setting up the {backend} backend failed"))
-                .next("use Backend::Auto or Backend::Threads (--backend threads)")
-                .because(error),
+            Ok(Err(error)) => {
+                Error::new(ErrorKind::Io, format!("setting up the {backend} backend failed"))
+                    .next("use Backend::Auto or Backend::Threads (--backend threads)")
+                    .because(error)
+            }
             Err(panic) => panicked(panic.as_ref()),
         });
         drop(done);
     };
-    std::thread::Builder::new()
-        .name("seawal".into())
-        .spawn(run)
-        .map(drop)
-        .map_err(|error| Error::new(ErrorKind::Io, "starting the submission thread failed").because(error))
+    std::thread::Builder::new().name("seawal".into()).spawn(run).map(drop).map_err(|error| {
+        Error::new(ErrorKind::Io, "starting the submission thread failed").because(error)
+    })
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
@@ -276,7 +280,9 @@ fn new_id<D: Disk>(disk: &D) -> Result<LogId> {
 /// Whether `dir` holds anything by the name of a segment, as etcd asks it.
 async fn has_log<D: Disk>(disk: &D, dir: &Path) -> Result<bool> {
     match disk.list(dir).await {
-        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.as_encoded_bytes().ends_with(b".wal"))),
+        Ok(entries) => {
+            Ok(entries.iter().any(|entry| entry.name.as_encoded_bytes().ends_with(b".wal")))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("listing the directory", dir, error)),
     }
@@ -299,7 +305,9 @@ pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Snapshot>> {
     let outcome = std::thread::scope(|scope| scope.spawn(read).join());
     match outcome {
         Ok(Ok(snapshots)) => snapshots,
-        Ok(Err(error)) => Err(Error::new(ErrorKind::Io, "setting up the reader failed").because(error)),
+        Ok(Err(error)) => {
+            Err(Error::new(ErrorKind::Io, "setting up the reader failed").because(error))
+        }
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
@@ -361,10 +369,8 @@ async fn write_first_segment<D: Disk>(
         durable: start,
         boundary: options.packing.boundary(BLOCK_BYTES as u64),
     };
-    let records = [
-        Record::Metadata(options.metadata.clone()),
-        Record::Snapshot(Snapshot::default()),
-    ];
+    let records =
+        [Record::Metadata(options.metadata.clone()), Record::Snapshot(Snapshot::default())];
     let mut encoder = GroupEncoder::new(&place, &records);
     let mut first = Active {
         disk: disk.clone(),
@@ -378,10 +384,8 @@ async fn write_first_segment<D: Disk>(
     first.write(|buffer| encoder.fill(buffer)).await?;
     first.sync().await?;
     let path = dir::path_of(dir, start.seq, 0);
+    // The name itself becomes durable with the directory sync of the opening that follows, before anyone is told.
     disk.rename(&first.path, &path)
         .await
-        .map_err(|error| Error::io("naming the first segment", &path, error))?;
-    disk.sync_dir(dir)
-        .await
-        .map_err(|error| Error::io("syncing the directory", dir, error))
+        .map_err(|error| Error::io("naming the first segment", &path, error))
 }

@@ -188,7 +188,12 @@ fn check(sim: &Sim, options: Options, known: &Shared<Known>, story: &str) {
                 found.entries.iter().map(|(term, data)| (term, data.len())).collect::<Vec<_>>()
             )
         });
-    *known = Known { created: true, calls: calls[..survived].to_vec(), acked: survived, first_error: None };
+    *known = Known {
+        created: true,
+        calls: calls[..survived].to_vec(),
+        acked: survived,
+        first_error: None,
+    };
     drop(known);
     sim.block_on(wal.close()).expect(story);
 }
@@ -221,8 +226,11 @@ fn power_loss_at_every_operation() {
     for options in modes() {
         let total = operations_of_a_life(&options);
         assert!(total > 80, "a life has {total} operations");
-        for (crash, seeds) in [(Crash::LoseUnsynced, 1), (Crash::KeepUnsynced, 1), (Crash::Sectors, 2)] {
-            for (at, seed) in (1..=total + 1).flat_map(|at| (0..seeds).map(move |seed| (at, seed))) {
+        for (crash, seeds) in
+            [(Crash::LoseUnsynced, 1), (Crash::KeepUnsynced, 1), (Crash::Sectors, 2)]
+        {
+            for (at, seed) in (1..=total + 1).flat_map(|at| (0..seeds).map(move |seed| (at, seed)))
+            {
                 let story = format!("{:?}, {crash:?}, seed {seed}, crash at {at}", options.packing);
                 let sim = machine(seed);
                 let known = Shared::<Known>::default();
@@ -248,7 +256,8 @@ fn power_loss_during_recovery() {
         let total = operations_of_a_life(&options);
         for at in (1..=total).step_by(9) {
             for during in 1..40 {
-                let story = format!("{:?}, crash at {at}, then {during} into recovery", options.packing);
+                let story =
+                    format!("{:?}, crash at {at}, then {during} into recovery", options.packing);
                 let sim = machine(at * 41 + during);
                 let known = Shared::<Known>::default();
                 let run = life(sim.clone(), options.clone(), known.clone(), 1);
@@ -333,7 +342,10 @@ fn failed_sync_poisons() {
         let read = collect(wal.read(..)).await.unwrap();
         assert_eq!(read.len(), 1, "reads of durable records go on");
         assert!(wal.close().await.unwrap_err().is_poisoned());
-        let retried = sim.trace().into_iter().find(|entry| entry.op == OpKind::Sync || entry.op == OpKind::Write);
+        let retried = sim
+            .trace()
+            .into_iter()
+            .find(|entry| entry.op == OpKind::Sync || entry.op == OpKind::Write);
         assert_eq!(retried, None, "nothing is retried");
     });
 }
@@ -401,7 +413,8 @@ fn full_disk_comes_and_goes() {
         assert!(error.is_no_space(), "{error}");
         assert!(acked > 15, "the prepared segment was used: {acked}");
         // Several at once, all refused, and reads go on.
-        let refused = futures_util::future::join_all((0..5).map(|n| wal.append(payload(n, 1000)))).await;
+        let refused =
+            futures_util::future::join_all((0..5).map(|n| wal.append(payload(n, 1000)))).await;
         assert!(refused.iter().all(|outcome| outcome.as_ref().is_err_and(Error::is_no_space)));
         assert_eq!(collect(wal.read(..)).await.unwrap().len() as u64, acked);
         sim.set_free_bytes(None);
@@ -478,7 +491,11 @@ fn idle_log_proves_its_last_records() {
     assert!(unchanged, "a refused log is left as it was");
     let (outcome, _) = lose_a_sector_of_the_last_record(false);
     let recovery = outcome.unwrap();
-    assert_eq!(recovery.verdict, Verdict::Torn, "nothing proves it: it looks like a write that was cut short");
+    assert_eq!(
+        recovery.verdict,
+        Verdict::Torn,
+        "nothing proves it: it looks like a write that was cut short"
+    );
     assert_eq!(recovery.last_index, None);
 }
 
@@ -507,7 +524,8 @@ fn closed_log_never_loses_a_sector_silently() {
                 let mut damaged = bytes.clone();
                 damaged[sector].fill(0);
                 sim.write_file(&path, damaged);
-                let story = format!("{:?}, zero sector at {at} of {}", options.packing, path.display());
+                let story =
+                    format!("{:?}, zero sector at {at} of {}", options.packing, path.display());
                 match sim.block_on(start_on(&sim, options.clone(), How::Open)) {
                     Err(error) => {
                         assert!(error.is_damaged(), "{story}: {error}");
@@ -550,6 +568,35 @@ fn what_was_cut_stays_dead() {
             sim.power_loss(Crash::Sectors);
             check(&sim, options(), &known, &format!("seed {seed}, round {round}"));
         }
+    }
+}
+
+/// The tail is cleared, and that is synced, before the recovery mark is written. Else a crash could leave that mark in
+/// place of the lost mark of a torn batch, and a part of the batch behind it would look like sound records.
+#[test]
+fn cut_is_durable_before_the_recovery_mark() {
+    use crate::format::MarkKind;
+    use crate::recovery::tests::{Marked, entry};
+    let torn = |padding: usize| {
+        let mut log = Marked::new(8);
+        log.group(MarkKind::Entries, &[entry(1, &vec![1; padding])]);
+        log.group(MarkKind::Entries, &[entry(2, &[2; 700]), entry(3, &[3; 3000])]);
+        log
+    };
+    // The mark of the batch is the last thing in its sector.
+    let log = (1..600).map(torn).find(|log| log.groups[2] % 512 == 512 - 120).unwrap();
+    let (start, mut bytes) = (log.groups[2] as usize, log.bytes);
+    bytes[start..start + 120].fill(0);
+    bytes[start + 120 + 1536..][..512].fill(0);
+    let path = format!("{DIR}/0000000000000000-0000000000000000.wal");
+    for (at, seed) in (1..30).flat_map(|at| (0..40).map(move |seed| (at, seed))) {
+        let sim = machine(seed);
+        sim.write_file(&path, bytes.clone());
+        let _ = sim.block_on_until(at, start_on(&sim, options(), How::Open));
+        sim.power_loss(Crash::Sectors);
+        let outcome = sim.block_on(start_on(&sim, options(), How::Open));
+        let (_, recovery) = outcome.unwrap_or_else(|error| panic!("crash at {at}, seed {seed}: {error}"));
+        assert_eq!(recovery.last_index, Some(1), "crash at {at}, seed {seed}");
     }
 }
 
