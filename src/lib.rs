@@ -48,6 +48,11 @@ mod types;
 mod wal;
 mod watermark;
 
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use commit::ticket::Ticket;
 pub use error::{Error, ErrorKind, Result};
 pub use format::Packing;

@@ -5,6 +5,10 @@
 
 use bytes::Bytes;
 use std::fmt;
+use std::ops::RangeInclusive;
+
+/// The indexes that entries may have: 0 stands for none, and after the last there must be a next.
+pub(crate) const INDEXES: RangeInclusive<u64> = 1..=u64::MAX - 1;
 
 /// The running number of a segment file: 0 for the first, one more for each cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,7 @@ use crate::format::Record;
 use crate::format::encode::entry_frame_bytes_max;
 use crate::inbox::Inbox;
 use crate::live::Live;
-use crate::types::{Entry, EntryKind, HardState, Position, Snapshot};
+use crate::types::{Entry, EntryKind, HardState, INDEXES, Position, Snapshot};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -126,6 +126,7 @@ impl Queue {
     fn place(&self, content: Content, room: OwnedSemaphorePermit) -> Result<Ticket> {
         let mut order = self.lock();
         let next = order.live.next();
+        content.check_indexes(next)?;
         let (records, indexes) = match content {
             Content::Plain(payloads) => {
                 let term = order.term;
@@ -170,6 +171,20 @@ impl Queue {
 }
 
 impl Content {
+    /// Whether the indexes that it takes, from `next` on, exist.
+    fn check_indexes(&self, next: u64) -> Result<()> {
+        let last = match self {
+            Content::Plain(payloads) => next.saturating_add(payloads.len() as u64) - 1,
+            Content::Save(_, entries) => entries.last().map_or(0, |entry| entry.index),
+            Content::Snapshot(snapshot) => snapshot.index,
+        };
+        if last > *INDEXES.end() {
+            let what = format!("index {last} is beyond the last that a log can hold");
+            return Err(Error::new(ErrorKind::InvalidInput, what).next("start a new log"));
+        }
+        Ok(())
+    }
+
     /// What it counts in the queue; refuses what is too large.
     fn bytes(&self, record_bytes_max: usize) -> Result<usize> {
         let (records, payload, largest) = match self {
@@ -209,7 +224,7 @@ fn check_entries(entries: &[Entry], live: &Live) -> Result<()> {
         return invalid(format!("entry {} does not follow: it may be {from} to {to}", first.index));
     }
     for pair in entries.windows(2) {
-        if pair[1].index != pair[0].index + 1 {
+        if pair[0].index.checked_add(1) != Some(pair[1].index) {
             return invalid(format!("entry {} follows entry {}", pair[1].index, pair[0].index));
         }
     }
@@ -263,7 +278,7 @@ mod tests {
         let queue = Queue::new(1 << 20, 1 << 10);
         let save =
             |indexes: &[u64]| append(&queue, Content::Save(HardState::default(), entries(indexes)));
-        let _ = save(&[1, 2, 3]).unwrap();
+        drop(save(&[1, 2, 3]).unwrap());
         assert_eq!(save(&[2]).unwrap().indexes(), 2..3);
         assert!(save(&[4]).is_err());
     }

@@ -187,6 +187,9 @@ impl Mark {
         self.position == position
             && log_id.is_none_or(|id| id == self.log_id)
             && self.durable <= self.position
+            // Numbers that can still be counted up.
+            && self.epoch < u32::MAX
+            && self.group < u64::MAX >> 1
             && self.group_bytes >= MARK_FRAME_BYTES
             && self.group_bytes.is_multiple_of(8)
     }

@@ -72,11 +72,6 @@ impl AlignedBuf {
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
-
-    /// The bytes that the allocation holds, a multiple of [`BLOCK_BYTES`].
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
-    }
 }
 
 impl Drop for AlignedBuf {
@@ -164,7 +159,7 @@ mod tests {
             let buf = AlignedBuf::with_len(len);
             assert_eq!(buf.as_ptr().addr() % BLOCK_BYTES, 0, "len {len}");
             assert_eq!(buf.len(), len);
-            assert_eq!(buf.capacity(), len.div_ceil(BLOCK_BYTES) * BLOCK_BYTES);
+            assert_eq!(buf.capacity, len.div_ceil(BLOCK_BYTES) * BLOCK_BYTES);
             assert!(buf.iter().all(|&byte| byte == 0), "len {len}");
         }
     }
@@ -172,7 +167,7 @@ mod tests {
     #[test]
     fn empty_allocates_nothing_and_is_aligned() {
         let mut buf = AlignedBuf::with_len(0);
-        assert_eq!(buf.capacity(), 0);
+        assert_eq!(buf.capacity, 0);
         assert_eq!(buf.stable_ptr().addr() % BLOCK_BYTES, 0);
         assert!(buf.is_empty());
         buf.truncate(0);
@@ -193,7 +188,7 @@ mod tests {
         assert_eq!(&buf[..], b"0123");
         buf.truncate(9);
         assert_eq!(&buf[..], b"0123");
-        assert_eq!(buf.capacity(), BLOCK_BYTES);
+        assert_eq!(buf.capacity, BLOCK_BYTES);
     }
 
     #[test]

@@ -124,7 +124,7 @@ async fn write<D: Disk>(disk: &D, file: &D::File, offset: u64, bytes: &[u8]) {
     let (count, buf) = file.write_at(buf, bytes.len(), offset).await;
     assert_eq!(count.unwrap(), bytes.len());
     assert_eq!(&buf[..bytes.len()], bytes, "the buffer comes back untouched");
-    assert_eq!(buf.len(), disk.buffer_bytes());
+    assert_eq!(buf.len(), CONFIG.buffer_bytes);
 }
 
 async fn read<F: DiskFile>(file: &F, offset: u64, len: usize) -> Vec<u8> {
@@ -175,7 +175,7 @@ async fn writes_are_read<D: Disk>(disk: D, dir: &Path) {
     let path = dir.join("a");
     let file = create(&disk, &path).await;
     write(&disk, &file, 0, b"hello").await;
-    let whole_buffer: Vec<u8> = (0..disk.buffer_bytes()).map(|i| (i % 251) as u8).collect();
+    let whole_buffer: Vec<u8> = (0..CONFIG.buffer_bytes).map(|i| (i % 251) as u8).collect();
     write(&disk, &file, 5, &whole_buffer).await;
     file.sync_data().await.unwrap();
     assert_eq!(file.len().unwrap(), 5 + whole_buffer.len() as u64);
@@ -240,7 +240,7 @@ async fn readers_cannot_write<D: Disk>(disk: D, dir: &Path) {
     let reader = disk.open(&path, Access::Read, Lane::Commit).await.unwrap();
     let (result, buf) = reader.write_at(disk.buffer().await, 1, 0).await;
     assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
-    assert_eq!(buf.len(), disk.buffer_bytes());
+    assert_eq!(buf.len(), CONFIG.buffer_bytes);
     assert!(reader.truncate(0).await.is_err());
     assert!(reader.allocate(0, 100).await.is_err());
     assert_eq!(read(&file, 0, 10).await, b"kept");
@@ -427,13 +427,13 @@ async fn direct_reads<D: Disk>(disk: D, dir: &Path) {
 
 async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
     let file = create(&disk, &dir.join("a")).await;
-    assert_eq!(disk.buffer_bytes(), CONFIG.buffer_bytes);
+    
     for _ in 0..3 {
         let mut buffers = Vec::new();
         for _ in 0..CONFIG.buffer_count {
             let buffer = disk.buffer().await;
             assert_eq!(buffer.as_ptr().addr() % BLOCK_BYTES, 0);
-            assert_eq!(buffer.len(), disk.buffer_bytes());
+            assert_eq!(buffer.len(), CONFIG.buffer_bytes);
             buffers.push(buffer);
         }
         let mut waits = pin!(disk.buffer());
@@ -442,7 +442,7 @@ async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
         let (result, buffer) = file.write_at(buffers.pop().unwrap(), 1, 0).await;
         assert_eq!(result.unwrap(), 1);
         drop(buffer);
-        assert_eq!(waits.await.len(), disk.buffer_bytes());
+        assert_eq!(waits.await.len(), CONFIG.buffer_bytes);
     }
 }
 

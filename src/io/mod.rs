@@ -87,7 +87,7 @@ pub(crate) struct DirEntry {
 /// The disk, the clock and the executor of one log. Cloning gives another handle to the same.
 pub(crate) trait Disk: Clone + 'static {
     type File: DiskFile<Buf = Self::Buf>;
-    /// A write buffer: aligned to [`BLOCK_BYTES`], [`Disk::buffer_bytes`] long, contents arbitrary. Given back
+    /// A write buffer: aligned to [`BLOCK_BYTES`], as long as [`DiskConfig`] says, contents arbitrary. Given back
     /// by dropping it.
     type Buf: DerefMut<Target = [u8]> + 'static;
 
@@ -96,8 +96,6 @@ pub(crate) trait Disk: Clone + 'static {
 
     /// Takes a write buffer; waits for one to be given back when all are in use.
     fn buffer(&self) -> impl Future<Output = Self::Buf>;
-    /// The length of each write buffer, a multiple of [`BLOCK_BYTES`].
-    fn buffer_bytes(&self) -> usize;
 
     fn open(
         &self,

@@ -73,7 +73,6 @@ impl ThreadsRuntime {
         let disk = ThreadsDisk {
             shared: Rc::new(Shared {
                 pool: Pool::of_buffers(&self.config),
-                buffer_bytes: self.config.buffer_bytes,
                 helper: self.helper.clone(),
                 start: Instant::now(),
             }),
@@ -137,7 +136,6 @@ pub(super) struct ThreadsDisk {
 
 struct Shared {
     pool: Pool<AlignedBuf>,
-    buffer_bytes: usize,
     helper: Helper,
     start: Instant,
 }
@@ -152,10 +150,6 @@ impl Disk for ThreadsDisk {
 
     async fn buffer(&self) -> Self::Buf {
         self.shared.pool.take().await
-    }
-
-    fn buffer_bytes(&self) -> usize {
-        self.shared.buffer_bytes
     }
 
     async fn open(&self, path: &Path, access: Access, lane: Lane) -> io::Result<ThreadsFile> {

@@ -9,7 +9,7 @@
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
 //! 8. [`reader`] reads entries back, never beyond what is durable.
 //!
-//! The write side gets one plain value from here, the [`Tail`].
+//! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
 pub(crate) mod frames;
 pub(crate) mod reader;

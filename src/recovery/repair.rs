@@ -53,9 +53,11 @@ pub(crate) async fn repair<D: Disk>(
     }
     let allocated = match file.allocate(0, segment_bytes.max(end)).await {
         Ok(()) => segment_bytes.max(end),
-        // Appends will ask again, and fail as long as there is no room.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => end,
-        Err(error) => return Err(Error::io("reserving space", path, error)),
+        Err(error) => match Error::io("reserving space", path, error) {
+            // Appends will ask again, and fail as long as there is no room.
+            full if full.is_no_space() => end,
+            other => return Err(other),
+        },
     };
     file.sync_data().await.map_err(|error| Error::io("syncing", path, error))?;
     sync_dir(disk, dir).await?;

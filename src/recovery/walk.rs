@@ -12,7 +12,7 @@ use crate::format::frame::LENGTH_FIELD_BYTES;
 use crate::format::mark::NotAMark;
 use crate::format::{Chain, LogId, Mark, RecordType, Shape};
 use crate::io::DiskFile;
-use crate::types::{EntryKind, HardState, Position, Seq, Snapshot};
+use crate::types::{EntryKind, HardState, INDEXES, Position, Seq, Snapshot};
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
@@ -273,8 +273,8 @@ fn content(record: RawRecord, path: &Path, offset: u64) -> Result<(RecordType, C
         RecordType::Metadata => Content::Metadata(record.data),
         RecordType::Entry => {
             let entry = decode::entry(record.data).map_err(bad)?;
-            if entry.index == 0 {
-                return Err(damaged("an entry of index 0: indexes start at 1".into()));
+            if !INDEXES.contains(&entry.index) {
+                return Err(damaged(format!("an entry of index {}: no log holds one", entry.index)));
             }
             Content::Entry {
                 index: entry.index,
@@ -284,7 +284,14 @@ fn content(record: RawRecord, path: &Path, offset: u64) -> Result<(RecordType, C
             }
         }
         RecordType::State => Content::State(decode::state(record.data).map_err(bad)?),
-        RecordType::Snapshot => Content::Snapshot(decode::snapshot(record.data).map_err(bad)?),
+        RecordType::Snapshot => {
+            let snapshot = decode::snapshot(record.data).map_err(bad)?;
+            if snapshot.index > *INDEXES.end() {
+                let index = snapshot.index;
+                return Err(damaged(format!("a snapshot at index {index}: no log gets there")));
+            }
+            Content::Snapshot(snapshot)
+        }
         RecordType::Crc => unreachable!("crc records are handled by the walk"),
     };
     Ok((record_type, content))

@@ -20,10 +20,9 @@ impl SegmentName {
     /// Reads a name as etcd does: shorter hex and upper case are accepted.
     pub(crate) fn parse(name: &str) -> Option<SegmentName> {
         let (seq, index) = name.strip_suffix(".wal")?.split_once('-')?;
-        Some(SegmentName {
-            seq: Seq(hex(seq)?),
-            index: hex(index)?,
-        })
+        let name = SegmentName { seq: Seq(hex(seq)?), index: hex(index)? };
+        // After the last number there is no next segment.
+        (name.seq.0 < u64::MAX).then_some(name)
     }
 }
 
@@ -64,7 +63,8 @@ mod tests {
     fn refuses_other_names() {
         for name in [
             "0.tmp", "lost+found", "x.wal", "1.wal", "-1.wal", "1-.wal", "1-2.wal.broken", "1-2-3.wal",
-            "+1-2.wal", "00000000000000001-0000000000000000.wal",
+            "+1-2.wal",
+            "ffffffffffffffff-0000000000000000.wal", "00000000000000001-0000000000000000.wal",
         ] {
             assert!(SegmentName::parse(name).is_none(), "{name}");
         }

@@ -122,9 +122,7 @@ fn json_lines<'a>(
         Err(e) => panic!("{}: {e}", path.display()),
     };
     let mut text = String::new();
-    reader(file)
-        .read_to_string(&mut text)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    reader(file).read_to_string(&mut text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let lines = text.lines().enumerate().map(|(i, line)| {
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{}:{}: {e}", path.display(), i + 1))
     });
@@ -149,10 +147,7 @@ fn unpack_archive(reader: impl Read, to: &Path) -> io::Result<()> {
             }
             write_sparse(&mut entry, &path)?;
         } else {
-            return Err(io::Error::other(format!(
-                "{} is a {kind:?}",
-                path.display()
-            )));
+            return Err(io::Error::other(format!("{} is a {kind:?}", path.display())));
         }
         set_mode(&path, entry.header().mode()?)?;
     }
@@ -169,9 +164,7 @@ fn write_sparse(from: &mut impl Read, path: &Path) -> io::Result<()> {
     let mut at = 0; // where the file stands
     loop {
         chunk.clear();
-        from.by_ref()
-            .take(64 * BLOCK as u64)
-            .read_to_end(&mut chunk)?;
+        from.by_ref().take(64 * BLOCK as u64).read_to_end(&mut chunk)?;
         if chunk.is_empty() {
             return file.set_len(len);
         }

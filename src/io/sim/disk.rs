@@ -19,7 +19,6 @@ use crate::io::{Access, AlignedBuf, DirEntry, Disk, DiskConfig, DiskFile, Lane};
 pub(crate) struct SimDisk {
     process: Process,
     pool: Pool<AlignedBuf>,
-    buffer_bytes: usize,
 }
 
 impl SimDisk {
@@ -28,7 +27,6 @@ impl SimDisk {
         SimDisk {
             process: Process { shared, life },
             pool: Pool::of_buffers(&config),
-            buffer_bytes: config.buffer_bytes,
         }
     }
 }
@@ -43,10 +41,6 @@ impl Disk for SimDisk {
 
     async fn buffer(&self) -> Self::Buf {
         self.pool.take().await
-    }
-
-    fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
     }
 
     async fn open(&self, path: &Path, access: Access, lane: Lane) -> io::Result<SimFile> {

@@ -37,10 +37,6 @@ impl Buffers {
         self.registry.register()
     }
 
-    pub(super) fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
-    }
-
     /// Takes a buffer; waits while all are in use.
     pub(super) async fn take(&self) -> RingBuf {
         let index = self.indexes.take().await;

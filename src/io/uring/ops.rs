@@ -58,10 +58,6 @@ impl Disk for UringDisk {
         self.shared.buffers.take().await
     }
 
-    fn buffer_bytes(&self) -> usize {
-        self.shared.buffers.buffer_bytes()
-    }
-
     async fn open(&self, path: &Path, access: Access, _lane: Lane) -> io::Result<UringFile> {
         let path = path.to_owned();
         let token = self.shared.in_flight.enter();
