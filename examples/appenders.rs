@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (wal, _) = Wal::open_or_create(dir, Options::new().backend(backend)).await?;
     let start = Instant::now();
-    let appenders = (0..tasks).map(|_| {
+    let appender = || {
         let wal = wal.clone();
         tokio::spawn(async move {
             let mut times = Vec::new();
@@ -26,11 +26,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 wal.append(RECORD).await?;
                 times.push(before.elapsed());
             }
-            seawal::Result::Ok(times)
+            Ok::<_, seawal::Error>(times)
         })
-    });
+    };
+    let appenders: Vec<_> = (0..tasks).map(|_| appender()).collect();
     let mut times: Vec<Duration> = Vec::new();
-    for appender in appenders.collect::<Vec<_>>() {
+    for appender in appenders {
         times.extend(appender.await??);
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -29,7 +29,9 @@
 //! the write side one plain value, where the log ends. `docs/design.md` says why each piece is as it is.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("seawal runs on Linux only: it needs open-file-description locks, fallocate and (optionally) io_uring");
+compile_error!(
+    "seawal runs on Linux only: it needs open-file-description locks, fallocate and (optionally) io_uring"
+);
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -153,6 +153,10 @@ impl Wal {
     /// Appends a record without waiting for the disk: resolves as soon as the record has its place in the order,
     /// which takes time only while the queue is full. The [`Ticket`] resolves when it is durable.
     ///
+    /// A ticket that fails with [`ErrorKind::NoSpace`] gives its index back, and so do all that wait behind it; but a
+    /// submit that comes after that may succeed again. A caller that wants no holes in what it submits ahead stops at
+    /// the first ticket that fails.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::TooLarge`], [`ErrorKind::Poisoned`], [`ErrorKind::Closed`]; the rest comes with the ticket.

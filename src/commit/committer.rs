@@ -307,7 +307,6 @@ impl<D: Disk> Committer<D> {
     /// The log takes no more appends: `group` and everything that waits get the cause. Then waits to be closed;
     /// reads go on meanwhile.
     async fn poison(self, error: &Error, group: Vec<Append>, carried: Option<Request>) {
-        tracing::error!(%error, "the log is poisoned");
         let poisoned = Error::poisoned(error);
         self.mover.watermark().end(&poisoned);
         let behind = self.queue.inbox.end(poisoned.clone());

@@ -29,6 +29,15 @@ impl Ticket {
         self.indexes.clone()
     }
 
+    /// Waits until the records are durable, for code that is not async: it blocks the thread.
+    ///
+    /// # Errors
+    ///
+    /// As when awaited.
+    pub fn wait_blocking(self) -> Result<Range<u64>> {
+        pollster::block_on(self)
+    }
+
     /// A ticket for nothing, which is durable at once.
     pub(crate) fn empty(next_index: u64) -> Ticket {
         let (ticket, reply) = pair(next_index..next_index);

@@ -277,7 +277,13 @@ fn documented_hexdump_is_true() {
     let lines: Vec<String> = real
         .chunks(16)
         .enumerate()
-        .map(|(n, row)| format!("{:04x}  {}", n * 16, row.iter().map(|b| format!("{b:02x} ")).collect::<String>()))
+        .map(|(n, row)| {
+            format!(
+                "{:04x}  {}",
+                n * 16,
+                row.iter().map(|b| format!("{b:02x} ")).collect::<String>()
+            )
+        })
         .collect();
     assert!(documented == real, "docs/format.md should show:\n{}", lines.join("\n"));
 }

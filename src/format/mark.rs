@@ -69,16 +69,6 @@ impl MarkKind {
             _ => return None,
         })
     }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            MarkKind::Head => "head",
-            MarkKind::Entries => "entries",
-            MarkKind::Idle => "idle",
-            MarkKind::Close => "close",
-            MarkKind::Recovery => "recovery",
-        }
-    }
 }
 
 /// A checksum over the types of records, in order; crc records are left out.

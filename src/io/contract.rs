@@ -427,7 +427,7 @@ async fn direct_reads<D: Disk>(disk: D, dir: &Path) {
 
 async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
     let file = create(&disk, &dir.join("a")).await;
-    
+
     for _ in 0..3 {
         let mut buffers = Vec::new();
         for _ in 0..CONFIG.buffer_count {

@@ -12,6 +12,7 @@ use crate::segment::dir::{self, SegmentFile};
 use crate::types::{HardState, Position, Snapshot, Start};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// A log as its files show it.
 #[derive(Clone, Debug)]
@@ -139,6 +140,37 @@ pub(crate) async fn scan<D: Disk>(
         stop,
         read_direct,
     })
+}
+
+/// A log that still changes after this many looks is taken as it is.
+const LOOKS_MAX: usize = 6;
+/// Longer than a commit takes.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// Reads a log without its lock, beside whoever has it open for writing.
+///
+/// There a scan may meet a writer: what was read a moment ago lies before what is there now, and that looks like a
+/// hole. So what looks broken is read again, until it looks the same twice: what a writer is busy with changes, what
+/// is broken stays.
+pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -> Result<Scan> {
+    let mut looked_like = String::new();
+    for look in 1.. {
+        let seen = match dir::list_log(disk, dir).await {
+            Ok(segments) => scan(disk, &segments, start).await,
+            Err(error) => Err(error),
+        };
+        let looks_like = match &seen {
+            Ok(scan) if scan.is_torn() => format!("torn at {}", scan.end),
+            Err(error) if error.is_damaged() => error.to_string(),
+            _ => return seen,
+        };
+        if looks_like == looked_like || look == LOOKS_MAX {
+            return seen;
+        }
+        looked_like = looks_like;
+        disk.sleep(BETWEEN_LOOKS).await;
+    }
+    unreachable!("the looks are limited")
 }
 
 async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File> {

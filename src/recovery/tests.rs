@@ -1,6 +1,6 @@
 //! Recovery on logs made by hand: what real crashes leave, and what no crash leaves.
 
-use super::scan::{Scan, scan};
+use super::scan::{Scan, scan, scan_unlocked};
 use super::verdict::{Row, Verdict};
 use crate::error::{ErrorKind, Result};
 use crate::format::frame::FrameLength;
@@ -299,7 +299,8 @@ fn what_no_mark_vouches_for_is_copied_before_it_is_cut() {
                 sim.block_on_until(at, repair(&sim)).map(|repaired| repaired.unwrap()).is_some();
             sim.power_loss(crash);
             let holds_all = |path: &str| {
-                sim.read_file(path).is_ok_and(|bytes| bytes.get(..data_end) == Some(&torn[..data_end]))
+                sim.read_file(path)
+                    .is_ok_and(|bytes| bytes.get(..data_end) == Some(&torn[..data_end]))
             };
             let (copied, untouched) = (holds_all(&copy), holds_all(FIRST));
             assert!(copied || untouched, "{crash:?} at {at}");
@@ -338,6 +339,25 @@ fn mark_of_another_log_is_damage() {
     let at = start + log.bytes[start..].windows(4).position(|four| four == b"SWLM").unwrap();
     log.bytes[at..at + MARK_BYTES].copy_from_slice(&mark.to_bytes());
     assert!(scan_bytes(&log.bytes).unwrap_err().is_damaged());
+}
+
+/// Without the lock, a scan may meet a group that is just being written. What looks torn is looked at again.
+#[test]
+fn write_in_progress_is_not_taken_for_a_torn_tail() {
+    let mut log = Marked::new(8);
+    log.group(MarkKind::Entries, &[entry(1, &[1; 2000])]);
+    let whole = preallocated(&log.bytes);
+    let sector = (log.groups[1] as usize / 512 + 1) * 512;
+    let sim = Sim::new(0);
+    sim.write_file(FIRST, zeroed(&whole, sector..sector + 512));
+    let disk = sim.disk(CONFIG);
+    let writer = (sim.clone(), disk.clone());
+    disk.spawn(async move {
+        writer.1.sleep(std::time::Duration::from_millis(1)).await;
+        writer.0.write_file(FIRST, whole);
+    });
+    let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning)).unwrap();
+    assert_eq!((scan.row, scan.replay.live.last()), (Row::CleanEnd, Some(1)));
 }
 
 #[test]

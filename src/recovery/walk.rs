@@ -274,7 +274,10 @@ fn content(record: RawRecord, path: &Path, offset: u64) -> Result<(RecordType, C
         RecordType::Entry => {
             let entry = decode::entry(record.data).map_err(bad)?;
             if !INDEXES.contains(&entry.index) {
-                return Err(damaged(format!("an entry of index {}: no log holds one", entry.index)));
+                return Err(damaged(format!(
+                    "an entry of index {}: no log holds one",
+                    entry.index
+                )));
             }
             Content::Entry {
                 index: entry.index,

@@ -66,9 +66,6 @@ impl<D: Disk> Active<D> {
 
     /// Makes everything written so far durable.
     pub(crate) async fn sync(&self) -> Result<()> {
-        self.file
-            .sync_data()
-            .await
-            .map_err(|error| Error::io("syncing", &self.path, error))
+        self.file.sync_data().await.map_err(|error| Error::io("syncing", &self.path, error))
     }
 }

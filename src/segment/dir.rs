@@ -17,10 +17,8 @@ pub(crate) struct SegmentFile {
 
 /// The segments of a directory by sequence number. Other names are passed over; an empty list is no error here.
 pub(crate) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SegmentFile>> {
-    let entries = disk
-        .list(dir)
-        .await
-        .map_err(|error| Error::io("listing the directory", dir, error))?;
+    let entries =
+        disk.list(dir).await.map_err(|error| Error::io("listing the directory", dir, error))?;
     let mut segments: Vec<SegmentFile> = entries
         .iter()
         .filter(|entry| !entry.is_dir)
@@ -91,17 +89,18 @@ pub(crate) async fn lock_newest<D: Disk>(
             .open(&newest.path, crate::io::Access::Write, crate::io::Lane::Commit)
             .await
             .map_err(|error| Error::io("opening for writing", &newest.path, error))?;
-        let locked = file
-            .try_lock()
-            .map_err(|error| Error::io("locking", &newest.path, error))?;
+        let locked = file.try_lock().map_err(|error| Error::io("locking", &newest.path, error))?;
         // A holder that cuts lets go of the segment that was the newest when we listed.
         if locked && list_log(disk, dir).await? == segments {
             return Ok((file, segments));
         }
         if !locked && disk.now() >= deadline {
-            return Err(Error::new(ErrorKind::Locked, "another process or handle has this log open for writing")
-                .at_path(&newest.path)
-                .next("close it there, or open a copy of the directory"));
+            return Err(Error::new(
+                ErrorKind::Locked,
+                "another process or handle has this log open for writing",
+            )
+            .at_path(&newest.path)
+            .next("close it there, or open a copy of the directory"));
         }
         drop(file);
         disk.sleep(Duration::from_millis(5)).await;
@@ -111,11 +110,6 @@ pub(crate) async fn lock_newest<D: Disk>(
 /// The path that a segment gets.
 pub(crate) fn path_of(dir: &Path, seq: Seq, index: u64) -> PathBuf {
     dir.join(SegmentName { seq, index }.to_string())
-}
-
-/// The last part of a path, for messages and reports.
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -62,9 +62,17 @@ mod tests {
     #[test]
     fn refuses_other_names() {
         for name in [
-            "0.tmp", "lost+found", "x.wal", "1.wal", "-1.wal", "1-.wal", "1-2.wal.broken", "1-2-3.wal",
+            "0.tmp",
+            "lost+found",
+            "x.wal",
+            "1.wal",
+            "-1.wal",
+            "1-.wal",
+            "1-2.wal.broken",
+            "1-2-3.wal",
             "+1-2.wal",
-            "ffffffffffffffff-0000000000000000.wal", "00000000000000001-0000000000000000.wal",
+            "ffffffffffffffff-0000000000000000.wal",
+            "00000000000000001-0000000000000000.wal",
         ] {
             assert!(SegmentName::parse(name).is_none(), "{name}");
         }

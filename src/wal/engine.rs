@@ -192,8 +192,7 @@ struct Log<D: Disk> {
 }
 
 async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
-    let segments = dir::list_log(disk, dir).await?;
-    let scan = scan::scan(disk, &segments, options.start).await?;
+    let scan = scan::scan_unlocked(disk, dir, options.start).await?;
     let (_, watermark) = watermark_of(&scan);
     Ok(Log { watermark, recovery: Recovery::new(&scan, None), committer: None })
 }

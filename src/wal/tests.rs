@@ -595,7 +595,8 @@ fn cut_is_durable_before_the_recovery_mark() {
         let _ = sim.block_on_until(at, start_on(&sim, options(), How::Open));
         sim.power_loss(Crash::Sectors);
         let outcome = sim.block_on(start_on(&sim, options(), How::Open));
-        let (_, recovery) = outcome.unwrap_or_else(|error| panic!("crash at {at}, seed {seed}: {error}"));
+        let (_, recovery) =
+            outcome.unwrap_or_else(|error| panic!("crash at {at}, seed {seed}: {error}"));
         assert_eq!(recovery.last_index, Some(1), "crash at {at}, seed {seed}");
     }
 }

@@ -24,10 +24,7 @@ pub(crate) struct SimDisk {
 impl SimDisk {
     pub(super) fn new(shared: Rc<Shared>, config: DiskConfig) -> Self {
         let life = shared.model.borrow().life();
-        SimDisk {
-            process: Process { shared, life },
-            pool: Pool::of_buffers(&config),
-        }
+        SimDisk { process: Process { shared, life }, pool: Pool::of_buffers(&config) }
     }
 }
 
