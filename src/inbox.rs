@@ -4,12 +4,15 @@
 //! sending exclude each other, and ending takes out what is left.
 
 use crate::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The queue. Senders and the receiver share it.
 #[derive(Debug)]
 pub(crate) struct Inbox<T> {
     ended: Mutex<Option<Error>>,
+    /// Nobody will receive again. Changed under the lock only.
+    deserted: AtomicBool,
     sender: flume::Sender<T>,
     receiver: flume::Receiver<T>,
 }
@@ -17,7 +20,7 @@ pub(crate) struct Inbox<T> {
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Inbox<T> {
         let (sender, receiver) = flume::unbounded();
-        Inbox { ended: Mutex::new(None), sender, receiver }
+        Inbox { ended: Mutex::new(None), deserted: AtomicBool::new(false), sender, receiver }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Error>> {
@@ -52,11 +55,23 @@ impl<T> Inbox<T> {
         self.receiver.drain().collect()
     }
 
-    /// From now on `send` fails with `error`, and `item` is the last one.
+    /// From now on `send` fails with `error`, and `item` is the last one. If nobody receives any more, `item` is
+    /// dropped, and the error stays what it was.
     pub(crate) fn end_with(&self, error: Error, item: T) {
         let mut ended = self.lock();
+        if self.deserted.load(Ordering::Relaxed) {
+            return;
+        }
         *ended = Some(error);
         self.send_anyway(item);
+    }
+
+    /// Like [`Inbox::end`], when the receiver is gone for good.
+    pub(crate) fn desert(&self, error: Error) -> Vec<T> {
+        let mut ended = self.lock();
+        self.deserted.store(true, Ordering::Relaxed);
+        *ended = Some(error);
+        self.receiver.drain().collect()
     }
 
     /// Waits for the next item.

@@ -99,7 +99,7 @@ impl Mover {
         let next = state.live.next();
         let due = state.waiters.extract_if(.., |(index, _)| *index < next).collect();
         drop(state);
-        wake(due);
+        wake_all(due);
     }
 
     /// After a cut: a segment begins, and its head is durable.
@@ -121,13 +121,19 @@ impl Watermark {
         state.ended.get_or_insert_with(|| error.clone());
         let due = std::mem::take(&mut state.waiters);
         drop(state);
-        wake(due);
+        wake_all(due);
     }
 }
 
-/// Never under the lock: a waker is the caller's code.
-fn wake(due: Vec<(u64, Waker)>) {
+fn wake_all(due: Vec<(u64, Waker)>) {
     for (_, waker) in due {
-        waker.wake();
+        wake(waker);
     }
+}
+
+/// Wakes a caller; never under a lock. A waker is the caller's own code: if it panics, nobody else shall suffer for
+/// it, neither the log nor those who wait behind it in the row.
+pub(crate) fn wake(waker: Waker) {
+    // The panic hook has told of it.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
 }

@@ -1,15 +1,16 @@
 //! etcd reads what seawal writes, and the other way round, with etcd's own Go package (see `interop/main.go`).
 //!
 //! Skips without `go` or that package, unless `SEAWAL_REQUIRE` names `interop`.
+#![allow(clippy::unwrap_used)] // also outside of functions that are tests themselves
 
-mod common {
-    pub(crate) mod logs;
-    pub(crate) mod require;
-}
+mod common;
 
 use common::logs::{self, Contents};
 use common::require;
-use seawal::{Backend, ConfState, Entry, HardState, Options, Packing, Reader, Result, Snapshot, Start, Verdict, Wal};
+use seawal::{
+    Backend, ConfState, Entry, HardState, Options, Packing, Reader, Result, Snapshot, Start,
+    Verdict, Wal,
+};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,7 +80,8 @@ fn start_words(start: Start) -> Vec<String> {
 /// etcd reads, verifies and opens the log to what we read.
 #[track_caller]
 fn same_in_etcd(dir: &Path, start: Start, what: &str) -> Contents {
-    let ours = Contents::read(dir, options().start(start)).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let ours = Contents::read(dir, options().start(start))
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
     let lines = ours.lines(&Reader::snapshots_blocking(dir).unwrap());
     let words = start_words(start);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -196,18 +198,34 @@ const KINDS: &[Kind] = &[
     Kind { name: "dense", options: dense, write: plain },
     Kind { name: "blocks", options: blocks, write: plain },
     Kind { name: "many segments", options: small_segments, write: many },
-    Kind { name: "many segments of blocks", options: || blocks().segment_bytes(32 << 10), write: many },
+    Kind {
+        name: "many segments of blocks",
+        options: || blocks().segment_bytes(32 << 10),
+        write: many,
+    },
     Kind { name: "idle marks", options: with_idle_marks, write: rests },
-    Kind { name: "idle marks in blocks", options: || with_idle_marks().packing(Packing::Block), write: rests },
+    Kind {
+        name: "idle marks in blocks",
+        options: || with_idle_marks().packing(Packing::Block),
+        write: rests,
+    },
     Kind { name: "raft", options: dense, write: raft },
-    Kind { name: "raft in small segments of blocks", options: || blocks().segment_bytes(16 << 10), write: raft },
+    Kind {
+        name: "raft in small segments of blocks",
+        options: || blocks().segment_bytes(16 << 10),
+        write: raft,
+    },
     Kind { name: "large records", options: dense, write: large },
-    Kind { name: "large records in small groups", options: || blocks().group_bytes_max(4096), write: large },
+    Kind {
+        name: "large records in small groups",
+        options: || blocks().group_bytes_max(4096),
+        write: large,
+    },
     Kind { name: "metadata", options: || small_segments().metadata("meta"), write: many },
     Kind { name: "empty metadata", options: || small_segments().metadata(""), write: many },
 ];
 
-/// Ends the writing: by closing, or by dropping, which leaves no close mark... but a durable log all the same.
+/// Ends the writing: by closing, or by dropping the handle, which ends it in the background.
 fn end(wal: Wal, close: bool) {
     if close {
         wal.close_blocking().unwrap();
@@ -257,7 +275,8 @@ fn there_and_back(kind: &Kind, close: bool) {
     for (round, conflict) in ["0", "3"].into_iter().enumerate() {
         let name = format!("{name}, appended by etcd with conflict {conflict}");
         let segment = ["--segment-size", ["20000", "1000000"][round]];
-        let said = etcd(&["append", "--conflict", conflict, segment[0], segment[1]], dir, &["7", "900"]);
+        let said =
+            etcd(&["append", "--conflict", conflict, segment[0], segment[1]], dir, &["7", "900"]);
         let ours = same_in_etcd(dir, Start::Beginning, &name);
         assert_eq!(said.last(), Some(&ours.summary()), "{name}");
 
@@ -302,7 +321,9 @@ fn what_etcd_wrote() {
     if program().is_none() {
         return;
     }
-    for (entries, size, segment) in [(0, 0, 64000), (1, 1, 64000), (200, 300, 16384), (50, 70_000, 100_000)] {
+    for (entries, size, segment) in
+        [(0, 0, 64000), (1, 1, 64000), (200, 300, 16384), (50, 70_000, 100_000)]
+    {
         for packing in [Packing::Dense, Packing::Block] {
             let name = format!("{entries} entries of {size} bytes by etcd, {packing:?}");
             let root = tempfile::tempdir().unwrap();
@@ -313,7 +334,11 @@ fn what_etcd_wrote() {
             assert_eq!(said.last(), Some(&ours.summary()), "{name}");
             assert_eq!(ours.metadata.as_deref(), Some(&b"meta"[..]), "{name}");
             for (at, entry) in ours.entries.iter().enumerate() {
-                assert!(entry.data == payload(at as u64 + 1, size), "{name}: payload of {}", entry.index);
+                assert!(
+                    entry.data == payload(at as u64 + 1, size),
+                    "{name}: payload of {}",
+                    entry.index
+                );
             }
 
             let mut before = ours;
@@ -373,7 +398,8 @@ fn from_a_snapshot() {
             assert_eq!(ours.entries.last().unwrap().index, 90);
         }
         let valid = Reader::snapshots_blocking(dir).unwrap();
-        let conf: Vec<_> = valid.iter().map(|snapshot| (snapshot.index, snapshot.conf_state.is_some())).collect();
+        let conf: Vec<_> =
+            valid.iter().map(|snapshot| (snapshot.index, snapshot.conf_state.is_some())).collect();
         assert_eq!(conf, [(0, false), (20, true), (60, true)]);
 
         // Both append from there.
@@ -418,7 +444,6 @@ fn snapshot_past_the_end() {
     assert_eq!(ours.entries.last().unwrap().index, 125);
 }
 
-/// What a killed seawal left is whole for etcd too, or what etcd repairs.
 #[test]
 fn both_backends_write_the_same_kind_of_log() {
     if program().is_none() {

@@ -1,6 +1,7 @@
 //! A place in the order, and whether it is durable yet.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::watermark::wake;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -95,7 +96,7 @@ impl Slot {
         let before = std::mem::replace(&mut *self.lock(), State::Done(outcome));
         // Not under the lock: a waker is the caller's code.
         if let State::Waiting(Some(waker)) = before {
-            waker.wake();
+            wake(waker);
         }
     }
 }

@@ -80,7 +80,7 @@ impl GroupEncoder {
         for record in records {
             let item = Item::record(chain, record);
             chain = Chain(item.crc);
-            shape = shape.with(item.record_type);
+            shape = shape.with(item.record_type as i64);
             items.push(item);
         }
         let records = items.len() - 1;

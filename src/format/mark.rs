@@ -22,7 +22,6 @@
 //! A payload can hold the image of a mark. So a mark *counts* only where it says it is: at its own offset, in its
 //! own segment, with this log's id, and knowing nothing durable beyond itself ([`Mark::counts`]).
 
-use super::record::RecordType;
 use crate::types::{Position, Seq};
 
 const MAGIC: [u8; 4] = *b"SWLM";
@@ -77,8 +76,10 @@ pub(crate) struct Shape(pub u32);
 
 impl Shape {
     #[must_use]
-    pub(crate) fn with(self, record_type: RecordType) -> Shape {
-        Shape(crc32c::crc32c_append(self.0, &[record_type as u8]))
+    pub(crate) fn with(self, record_type: i64) -> Shape {
+        // 0 is no type that a group can have.
+        let byte = u8::try_from(record_type).unwrap_or(0);
+        Shape(crc32c::crc32c_append(self.0, &[byte]))
     }
 }
 

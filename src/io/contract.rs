@@ -137,7 +137,7 @@ async fn names<D: Disk>(disk: &D, dir: &Path) -> Vec<(String, bool)> {
         .await
         .unwrap()
         .into_iter()
-        .map(|entry| (entry.name.into_string().unwrap(), entry.is_dir))
+        .map(|entry| (entry.name.into_string().unwrap(), entry.is_file))
         .collect();
     entries.sort();
     entries
@@ -279,8 +279,8 @@ async fn names_come_and_go<D: Disk>(disk: D, dir: &Path) {
     create(&disk, &dir.join("a")).await;
     create(&disk, &dir.join("b")).await;
     disk.create_dir(&dir.join("sub")).await.unwrap();
-    let expected = [("a", false), ("b", false), ("sub", true)];
-    let expected = expected.map(|(name, is_dir)| (name.to_owned(), is_dir));
+    let expected = [("a", true), ("b", true), ("sub", false)];
+    let expected = expected.map(|(name, is_file)| (name.to_owned(), is_file));
     assert_eq!(names(&disk, dir).await, expected);
 
     disk.remove_file(&dir.join("a")).await.unwrap();
@@ -304,7 +304,7 @@ async fn renames_replace<D: Disk>(disk: D, dir: &Path) {
     write(&disk, &file, 0, b"from a").await;
     create(&disk, &b).await;
     disk.rename(&a, &b).await.unwrap();
-    assert_eq!(names(&disk, dir).await, [("b".to_owned(), false)]);
+    assert_eq!(names(&disk, dir).await, [("b".to_owned(), true)]);
     let renamed = open_to_write(&disk, &b).await;
     assert_eq!(read(&renamed, 0, 10).await, b"from a");
 
@@ -314,8 +314,8 @@ async fn renames_replace<D: Disk>(disk: D, dir: &Path) {
     let sub = dir.join("sub");
     disk.create_dir(&sub).await.unwrap();
     disk.rename(&b, &sub.join("c")).await.unwrap();
-    assert_eq!(names(&disk, dir).await, [("sub".to_owned(), true)]);
-    assert_eq!(names(&disk, &sub).await, [("c".to_owned(), false)]);
+    assert_eq!(names(&disk, dir).await, [("sub".to_owned(), false)]);
+    assert_eq!(names(&disk, &sub).await, [("c".to_owned(), true)]);
 }
 
 async fn removed_files_stay_readable<D: Disk>(disk: D, dir: &Path) {

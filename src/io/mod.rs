@@ -81,7 +81,8 @@ pub(crate) enum Lane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DirEntry {
     pub name: std::ffi::OsString,
-    pub is_dir: bool,
+    /// A regular file, or a link to one.
+    pub is_file: bool,
 }
 
 /// The disk, the clock and the executor of one log. Cloning gives another handle to the same.

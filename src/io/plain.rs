@@ -53,7 +53,13 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
     std::fs::read_dir(dir)?
         .map(|entry| {
             let entry = entry?;
-            Ok(DirEntry { name: entry.file_name(), is_dir: entry.file_type()?.is_dir() })
+            let is_file = match entry.file_type()? {
+                link if link.is_symlink() => {
+                    std::fs::metadata(entry.path()).is_ok_and(|target| target.is_file())
+                }
+                other => other.is_file(),
+            };
+            Ok(DirEntry { name: entry.file_name(), is_file })
         })
         .collect()
 }

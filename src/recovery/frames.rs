@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::decode::{self, RawRecord};
-use crate::format::frame::{FrameLength, LENGTH_FIELD_BYTES};
+use crate::format::frame::{FRAME_ALIGN, FrameLength, LENGTH_FIELD_BYTES};
 use crate::io::{BLOCK_BYTES, DiskFile};
 use bytes::Bytes;
 use std::fmt;
@@ -40,6 +40,8 @@ pub(crate) enum BrokenFrame {
     BeyondEnd { wanted: u64, left: u64 },
     /// The file is long enough, but no writer makes frames of this size.
     TooLong { wanted: u64 },
+    /// The length field says that the frame does not end at a multiple of eight. No writer makes such a one.
+    Misaligned { bytes: u64 },
     /// The record is not a protobuf message.
     Protobuf { bytes: u64, why: String },
 }
@@ -55,6 +57,9 @@ impl fmt::Display for BrokenFrame {
             }
             BrokenFrame::TooLong { wanted } => {
                 write!(f, "a frame of {wanted} bytes, more than any record may have")
+            }
+            BrokenFrame::Misaligned { bytes } => {
+                write!(f, "a frame of {bytes} bytes, which is no multiple of eight")
             }
             BrokenFrame::Protobuf { why, .. } => write!(f, "the record does not parse ({why})"),
         }
@@ -131,6 +136,9 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
         }
         if length.total() > FRAME_BYTES_MAX {
             return Ok(Found::Broken(BrokenFrame::TooLong { wanted: length.total() }));
+        }
+        if length.total() % FRAME_ALIGN != 0 {
+            return Ok(Found::Broken(BrokenFrame::Misaligned { bytes: length.total() }));
         }
         let body = self.bytes(offset + LENGTH_FIELD_BYTES as u64, length.body()).await?;
         if (body.len() as u64) < length.body() {

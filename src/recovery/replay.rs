@@ -72,7 +72,7 @@ impl Replay {
                 }
                 self.start = Some(snapshot.clone());
             }
-            Content::Snapshot(_) => {}
+            Content::Snapshot(_) | Content::Other => {}
             &Content::Entry { index, term, .. } => {
                 self.term_max = self.term_max.max(term);
                 if index <= self.start_index {

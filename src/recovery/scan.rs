@@ -4,12 +4,12 @@ use super::frames::Pieces;
 use super::replay::Replay;
 use super::survey::{self, Survey};
 use super::verdict::{Facts, Row, Verdict};
-use super::walk::{Content, SegmentEnd, Stop, Walk};
+use super::walk::{Cause, Content, Fact, Heeds, SegmentEnd, Stop, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Chain, LogId};
 use crate::io::{Access, Disk, Lane};
 use crate::segment::dir::{self, SegmentFile};
-use crate::types::{HardState, Position, Snapshot, Start};
+use crate::types::{Position, Snapshot, Start};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(crate) async fn scan<D: Disk>(
     let (index, term) = match start {
         Start::Beginning => (0, 0),
         Start::Snapshot { index, term } => (index, term),
-        Start::LatestSnapshot => snapshots(disk, segments, Depth::UntilFound)
+        Start::LatestSnapshot => snapshots(disk, segments)
             .await?
             .last()
             .map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
@@ -178,7 +178,14 @@ async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File>
 }
 
 fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
-    Error::damaged(path, stop.offset, format!("{}; {}", stop.cause, row.reason()))
+    let reason = match stop.cause {
+        // Its own bytes may be sound: what is missing is what it continues.
+        Cause::Chain { .. } if stop.offset == 0 => {
+            "the segment before it lost its end, or is another log's"
+        }
+        _ => row.reason(),
+    };
+    Error::damaged(path, stop.offset, format!("{}; {reason}", stop.cause))
 }
 
 fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &Survey) -> Error {
@@ -192,53 +199,42 @@ fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &S
         _ => row.reason().to_owned(),
     };
     match stop {
+        Some(stop) if survey.proof.is_none() => damaged(path, stop, row),
         Some(stop) => Error::damaged(path, stop.offset, format!("{}; {reason}", stop.cause)),
         None => Error::damaged(path, end.offset, format!("no record here; {reason}")),
     }
 }
 
-/// How far back [`snapshots`] looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// Only until a segment with a valid one was read.
-    UntilFound,
-    All,
-}
-
 /// The snapshot records whose index is committed by the last hard state, in the order of their bytes: those that
-/// reading may start from. Segments are read from the newest back, each by itself, as far as they are sound.
+/// reading may start from. All segments are read, as etcd does it, and damage in a sealed one is refused: a log is not
+/// taken for sound because the part that is needed is.
 pub(crate) async fn snapshots<D: Disk>(
     disk: &D,
     segments: &[SegmentFile],
-    depth: Depth,
 ) -> Result<Vec<Snapshot>> {
-    let mut state: Option<HardState> = None;
+    let mut walk = Walk { heeds: Heeds::StatesAndSnapshots, ..Walk::default() };
+    let mut commit = 0;
     let mut found: Vec<Snapshot> = Vec::new();
-    for segment in segments.iter().rev() {
+    for (at, segment) in segments.iter().enumerate() {
         let file = open(disk, &segment.path, Access::Read).await?;
         let mut pieces = Pieces::new(&file, &segment.path)?;
-        let mut state_here = None;
-        let mut found_here = Vec::new();
-        Walk::default()
-            .segment(&mut pieces, segment.name.seq, &segment.path, |fact| {
-                match fact.content {
-                    Content::State(state) => state_here = Some(state),
-                    Content::Snapshot(snapshot) => found_here.push(snapshot),
-                    _ => {}
-                }
-                Ok(())
-            })
-            .await?;
-        state = state.or(state_here);
-        found_here.append(&mut found);
-        found = found_here;
-        let commit = state.map_or(0, |state| state.commit);
-        let any_valid = found.iter().any(|snapshot| snapshot.index <= commit);
-        if depth == Depth::UntilFound && state.is_some() && any_valid {
-            break;
+        let take = |fact: Fact| {
+            match fact.content {
+                Content::State(state) => commit = state.commit,
+                Content::Snapshot(snapshot) => found.push(snapshot),
+                _ => {}
+            }
+            Ok(())
+        };
+        let end = walk.segment(&mut pieces, segment.name.seq, &segment.path, take).await?;
+        match end {
+            // The newest one is judged when it is read for good.
+            SegmentEnd::Stop(stop) if at + 1 < segments.len() => {
+                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+            }
+            _ => {}
         }
     }
-    let commit = state.unwrap_or_default().commit;
     found.retain(|snapshot| snapshot.index <= commit);
     Ok(found)
 }

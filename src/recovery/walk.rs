@@ -29,9 +29,16 @@ pub(crate) struct Fact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Metadata(Option<Bytes>),
-    Entry { index: u64, term: u64, kind: EntryKind, bytes: u64 },
+    Entry {
+        index: u64,
+        term: u64,
+        kind: EntryKind,
+        bytes: u64,
+    },
     State(HardState),
     Snapshot(Snapshot),
+    /// Of no interest to this walk.
+    Other,
 }
 
 /// How the walk through a segment ended.
@@ -95,9 +102,19 @@ impl fmt::Display for Cause {
     }
 }
 
+/// Which records are interpreted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Heeds {
+    #[default]
+    All,
+    /// Only those that say where reading may start; others are not looked into.
+    StatesAndSnapshots,
+}
+
 /// The state that goes from segment to segment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Walk {
+    pub heeds: Heeds,
     pub chain: Chain,
     /// The id of the log, once a mark was seen.
     pub log_id: Option<LogId>,
@@ -199,7 +216,7 @@ impl Walk {
                     let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };
                     return Ok(stop(self, group.as_ref(), cause, body));
                 }
-                let (record_type, content) = content(record, path, offset)?;
+                let (record_type, content) = content(record, self.heeds, path, offset)?;
                 let fact = Fact { position, content };
                 self.chain = chain;
                 match &mut group {
@@ -256,14 +273,21 @@ fn broken_extent(offset: u64, broken: &BrokenFrame) -> Range<u64> {
         BrokenFrame::ShortLength { .. } => offset..start,
         BrokenFrame::BeyondEnd { wanted, .. } => start..offset.saturating_add(*wanted),
         BrokenFrame::TooLong { .. } => start..start,
-        BrokenFrame::Protobuf { bytes, .. } => start..offset + bytes,
+        BrokenFrame::Misaligned { bytes } | BrokenFrame::Protobuf { bytes, .. } => {
+            start..offset + bytes
+        }
     }
 }
 
 /// A checksum that fits says that this is what was written. So what does not parse now never did: damage.
-fn content(record: RawRecord, path: &Path, offset: u64) -> Result<(RecordType, Content)> {
+fn content(record: RawRecord, heeds: Heeds, path: &Path, offset: u64) -> Result<(i64, Content)> {
     let damaged = |what: String| Error::damaged(path, offset, what);
-    let Some(record_type) = RecordType::from_number(record.record_type) else {
+    let known = RecordType::from_number(record.record_type);
+    let heeded = matches!(known, Some(RecordType::State | RecordType::Snapshot));
+    if heeds == Heeds::StatesAndSnapshots && !heeded {
+        return Ok((record.record_type, Content::Other));
+    }
+    let Some(record_type) = known else {
         return Err(damaged(format!("unknown record type {}", record.record_type)));
     };
     let bad = |why: decode::BadPayload| {
@@ -297,5 +321,5 @@ fn content(record: RawRecord, path: &Path, offset: u64) -> Result<(RecordType, C
         }
         RecordType::Crc => unreachable!("crc records are handled by the walk"),
     };
-    Ok((record_type, content))
+    Ok((record.record_type, content))
 }

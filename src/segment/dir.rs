@@ -15,18 +15,25 @@ pub(crate) struct SegmentFile {
     pub path: PathBuf,
 }
 
-/// The segments of a directory by sequence number. Other names are passed over; an empty list is no error here.
+/// The segments of a directory by sequence number. Other names are passed over; an empty list is no error here, but a
+/// segment that is no file is.
 pub(crate) async fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SegmentFile>> {
     let entries =
         disk.list(dir).await.map_err(|error| Error::io("listing the directory", dir, error))?;
-    let mut segments: Vec<SegmentFile> = entries
-        .iter()
-        .filter(|entry| !entry.is_dir)
-        .filter_map(|entry| {
-            let name = SegmentName::parse(entry.name.to_str()?)?;
-            Some(SegmentFile { name, path: dir.join(&entry.name) })
-        })
-        .collect();
+    let mut segments = Vec::new();
+    for entry in entries {
+        let Some(name) = entry.name.to_str().and_then(SegmentName::parse) else {
+            continue;
+        };
+        let path = dir.join(&entry.name);
+        if !entry.is_file {
+            // Opening a pipe would wait for whoever is at its other end.
+            return Err(Error::new(ErrorKind::Damaged, "named like a segment, but not a file")
+                .at_path(&path)
+                .next("remove it, and restore the segment from a copy if it was one"));
+        }
+        segments.push(SegmentFile { name, path });
+    }
     segments.sort_by(|a, b| (a.name, &a.path).cmp(&(b.name, &b.path)));
     Ok(segments)
 }
@@ -81,7 +88,7 @@ pub(crate) async fn lock_newest<D: Disk>(
     dir: &Path,
     wait: Duration,
 ) -> Result<(D::File, Vec<SegmentFile>)> {
-    let deadline = disk.now() + wait;
+    let deadline = disk.now().saturating_add(wait);
     loop {
         let segments = list_log(disk, dir).await?;
         let newest = &segments[segments.len() - 1];

@@ -14,7 +14,7 @@ use crate::io::{self, BLOCK_BYTES, Backend, Disk, OnDisk};
 use crate::options::Options;
 use crate::recovery::reader::{self, ReadRequest};
 use crate::recovery::repair;
-use crate::recovery::scan::{self, Depth, Scan};
+use crate::recovery::scan::{self, Scan};
 use crate::segment::active::Active;
 use crate::segment::dir;
 use crate::segment::name::PREPARED;
@@ -55,12 +55,12 @@ impl Shared {
     /// Tells everyone who waits, or will ask.
     fn finish(&self, error: &Error) {
         let error = self.gone.get_or_init(|| error.clone());
-        for request in self.queue.inbox.end(error.clone()) {
+        for request in self.queue.inbox.desert(error.clone()) {
             if let Request::Append(append) = request {
                 append.reply.resolve(Err(error.clone()));
             }
         }
-        drop(self.reads.end(error.clone()));
+        drop(self.reads.desert(error.clone()));
         if let Some(watermark) = self.watermark.get() {
             watermark.end(error);
         }
@@ -296,7 +296,7 @@ pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Snapshot>> {
 
         async fn run<D: Disk>(self, disk: D) -> Self::Output {
             let segments = dir::list_log(&disk, self.0).await?;
-            scan::snapshots(&disk, &segments, Depth::All).await
+            scan::snapshots(&disk, &segments).await
         }
     }
 
@@ -323,10 +323,14 @@ async fn create<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<()> 
         return Err(exists());
     }
     match disk.create_dir(dir).await {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("creating the directory", dir, error));
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::new(ErrorKind::NotFound, "the directory above it does not exist")
+                .at_path(dir)
+                .next("create that first"));
         }
-        _ => {}
+        Err(error) => return Err(Error::io("creating the directory", dir, error)),
     }
     let parent = match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

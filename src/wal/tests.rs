@@ -5,7 +5,6 @@
 use super::*;
 use crate::io::sim::{Crash, OpKind, Sim};
 use crate::io::{Disk, OnDisk};
-use crate::recovery::scan::{self, Depth};
 use crate::segment::dir;
 use crate::types::Start;
 use std::cell::RefCell;
@@ -605,26 +604,34 @@ fn cut_is_durable_before_the_recovery_mark() {
 #[test]
 fn hard_state_is_in_every_head() {
     let sim = machine(1);
-    let state = HardState { term: 4, vote: 2, commit: 3 };
+    let state = HardState { term: 4, vote: 2, commit: 100 };
     sim.block_on(async {
         let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await.unwrap();
         wal.save(state, Vec::new()).await.unwrap();
         wal.close().await.unwrap();
-        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
-        assert_eq!(recovery.hard_state, state);
-        for n in 0..20 {
+        let (wal, _) = start_on(&sim, options(), How::Open).await.unwrap();
+        for n in 1..=20 {
             wal.append(payload(n, 1500)).await.unwrap();
         }
+        let snapshot = Snapshot { index: 20, term: 4, conf_state: None };
+        wal.save_snapshot(snapshot.clone()).await.unwrap();
+        wal.append("after").await.unwrap();
         wal.close().await.unwrap();
+
         let disk = sim.disk(options().disk_config());
         let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
-        assert!(segments.len() > 1);
-        let last = &segments[segments.len() - 1..];
-        let start = Start::Snapshot { index: u64::MAX, term: 0 };
-        let error = scan::scan(&disk, last, start).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::SnapshotNotFound, "{error}");
-        let snapshots = scan::snapshots(&disk, last, Depth::All).await.unwrap();
-        assert_eq!(snapshots, Vec::new());
+        let (_, released) = segments.split_last().unwrap();
+        assert!(!released.is_empty());
+        for segment in released {
+            disk.remove_file(&segment.path).await.unwrap();
+        }
+        let latest = options().start(Start::LatestSnapshot);
+        let (wal, recovery) = start_on(&sim, latest, How::Open).await.unwrap();
+        assert_eq!(recovery.hard_state, state);
+        assert_eq!(recovery.snapshot, Some(snapshot));
+        assert_eq!((wal.first_index(), wal.last_index()), (21, 21));
+        let refused = start_on(&sim, options().lock_wait(Duration::ZERO), How::Read).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfRange);
     });
 }
 

@@ -23,7 +23,10 @@ pub(crate) fn command(wrapper: &[&str], name: &str, task: &str) -> Command {
             command
         }
     };
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(TASK, task).stdin(Stdio::null());
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(TASK, task)
+        .stdin(Stdio::null());
     command
 }
 

@@ -242,7 +242,7 @@ impl Model {
         let dir = self.dir(self.node_of(path)?)?;
         let entries = dir.names().iter().map(|(name, node)| DirEntry {
             name: name.clone(),
-            is_dir: matches!(self.nodes[node], Node::Dir(_)),
+            is_file: matches!(self.nodes[node], Node::File(_)),
         });
         Ok(entries.collect())
     }
