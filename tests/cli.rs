@@ -378,7 +378,7 @@ fn every_mistake_has_its_own_message() {
     }
     expect_error(run("append", &empty, &["--no-create"], b""), 3, &["no segment"]);
     expect_error(run("append", &file, &[], b""), 3, &["not a file"]);
-    messages.push(expect_error(run("append", &nowhere, &[], b""), 3, &["creating the directory"]));
+    messages.push(expect_error(run("append", &nowhere, &[], b""), 3, &["the directory above it"]));
 
     place.append(SMALL, &lines(2_000));
     let mut holder = place.spawn("append", &["--ack"]);
