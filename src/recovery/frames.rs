@@ -137,7 +137,7 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
         if length.total() > FRAME_BYTES_MAX {
             return Ok(Found::Broken(BrokenFrame::TooLong { wanted: length.total() }));
         }
-        if length.total() % FRAME_ALIGN != 0 {
+        if !length.total().is_multiple_of(FRAME_ALIGN) {
             return Ok(Found::Broken(BrokenFrame::Misaligned { bytes: length.total() }));
         }
         let body = self.bytes(offset + LENGTH_FIELD_BYTES as u64, length.body()).await?;
