@@ -6,10 +6,11 @@
 use crate::error::{Error, Result};
 use crate::live::Live;
 use crate::types::{Position, Seq};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// The durable part of the log.
 #[derive(Debug)]
@@ -21,7 +22,10 @@ struct State {
     segments: Vec<(Seq, PathBuf)>,
     /// Why the mark will not move any more.
     ended: Option<Error>,
-    waiters: Vec<(u64, Waker)>,
+    /// By their places: the index that each waits for.
+    waiters: BTreeMap<u64, (u64, Waker)>,
+    /// Places that were ever given out.
+    places: u64,
 }
 
 /// The half that looks and waits.
@@ -42,7 +46,8 @@ pub(crate) fn watermark(
     live: Live,
     segments: Vec<(Seq, PathBuf)>,
 ) -> (Mover, Watermark) {
-    let state = State { position, live, segments, ended: None, waiters: Vec::new() };
+    let state =
+        State { position, live, segments, ended: None, waiters: BTreeMap::new(), places: 0 };
     let watermark = Watermark { state: Arc::new(Mutex::new(state)) };
     (Mover { watermark: watermark.clone() }, watermark)
 }
@@ -71,21 +76,40 @@ impl Watermark {
 
     /// Waits until the entry `index` is durable.
     pub(crate) async fn wait(&self, index: u64) -> Result<()> {
-        poll_fn(|context| {
-            let mut state = self.lock();
-            if state.live.next() > index {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(error) = &state.ended {
-                return Poll::Ready(Err(error.clone()));
-            }
-            let waker = context.waker();
-            if !state.waiters.iter().any(|(i, w)| *i == index && w.will_wake(waker)) {
-                state.waiters.push((index, waker.clone()));
-            }
-            Poll::Pending
-        })
-        .await
+        let mut waiting = Waiting { watermark: self, place: None };
+        poll_fn(|context| waiting.poll(index, context)).await
+    }
+}
+
+/// Someone who waits, and his place among the waiters, which he leaves when he goes.
+struct Waiting<'a> {
+    watermark: &'a Watermark,
+    place: Option<u64>,
+}
+
+impl Waiting<'_> {
+    fn poll(&mut self, index: u64, context: &Context<'_>) -> Poll<Result<()>> {
+        let mut state = self.watermark.lock();
+        if state.live.next() > index {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = &state.ended {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let place = *self.place.get_or_insert_with(|| {
+            state.places += 1;
+            state.places
+        });
+        state.waiters.insert(place, (index, context.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.watermark.lock().waiters.remove(&place);
+        }
     }
 }
 
@@ -97,7 +121,8 @@ impl Mover {
         state.position = position;
         change(&mut state.live);
         let next = state.live.next();
-        let due = state.waiters.extract_if(.., |(index, _)| *index < next).collect();
+        let due = state.waiters.extract_if(.., |_, (index, _)| *index < next);
+        let due = due.map(|(_, (_, waker))| waker).collect();
         drop(state);
         wake_all(due);
     }
@@ -119,16 +144,15 @@ impl Watermark {
     pub(crate) fn end(&self, error: &Error) {
         let mut state = self.lock();
         state.ended.get_or_insert_with(|| error.clone());
-        let due = std::mem::take(&mut state.waiters);
+        let due =
+            std::mem::take(&mut state.waiters).into_values().map(|(_, waker)| waker).collect();
         drop(state);
         wake_all(due);
     }
 }
 
-fn wake_all(due: Vec<(u64, Waker)>) {
-    for (_, waker) in due {
-        wake(waker);
-    }
+fn wake_all(due: Vec<Waker>) {
+    due.into_iter().for_each(wake);
 }
 
 /// Wakes a caller; never under a lock. A waker is the caller's own code: if it panics, nobody else shall suffer for
@@ -136,4 +160,22 @@ fn wake_all(due: Vec<(u64, Waker)>) {
 pub(crate) fn wake(waker: Waker) {
     // The panic hook has told of it.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+
+    #[test]
+    fn who_stops_waiting_leaves_nothing_behind() {
+        let (mover, watermark) = watermark(Position::default(), Live::after(0), Vec::new());
+        for index in 1..100 {
+            let mut wait = Box::pin(watermark.wait(index));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            assert_eq!(watermark.lock().waiters.len(), 1);
+        }
+        assert_eq!(mover.watermark().lock().waiters.len(), 0);
+    }
 }

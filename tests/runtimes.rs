@@ -492,6 +492,36 @@ fn panic_on_the_submission_thread_poisons_and_nobody_hangs() {
     });
 }
 
+/// On the threads backend commits block the submission thread. Under appends that never cease, reads and the
+/// preparation of the next segment still get their turn.
+#[test]
+fn busy_appenders_do_not_starve_readers() {
+    within(HANG, "a reader beside appenders", || {
+        let (_parent, dir) = new_dir();
+        let wal = Wal::create_blocking(&dir, threads()).unwrap();
+        wal.append_blocking("first").unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let appenders: Vec<_> = (0..4)
+            .map(|_| {
+                let (wal, stop) = (wal.clone(), Arc::clone(&stop));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::SeqCst) {
+                        wal.append_blocking("more").unwrap();
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..50 {
+            assert_eq!(wal.read(1..2).blocking().count(), 1);
+        }
+        stop.store(true, Ordering::SeqCst);
+        for appender in appenders {
+            appender.join().unwrap();
+        }
+        wal.close_blocking().unwrap();
+    });
+}
+
 /// A waker is the caller's code. If it panics, that is nobody else's trouble.
 #[test]
 fn wakers_that_panic_harm_nobody() {

@@ -77,6 +77,9 @@ impl<D: Disk> Committer<D> {
                 }
                 None => self.mark(MarkKind::Idle).await.map_err(|error| (error, Vec::new())),
             };
+            // On a disk whose operations block, nothing above may ever have waited: let the pipeline and the readers
+            // have their turn also while appends never cease.
+            yield_once().await;
             if let Err((error, group)) = outcome {
                 return self.poison(&error, group, carried).await;
             }
@@ -327,10 +330,30 @@ impl<D: Disk> Committer<D> {
                 },
             }
         };
+        // Before the lock goes: the prepared file has the same name for everyone.
+        self.pipeline.stop().await;
         if let Some(reply) = reply {
             let _ = reply.send(Err(poisoned));
         }
     }
+
+    /// The log could not be made ready: lets nothing go on behind the back of whoever opens it next.
+    pub(crate) async fn abandon(self) {
+        self.pipeline.stop().await;
+    }
+}
+
+/// Lets the other tasks of this thread run.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// What a durable record changes in the log.

@@ -149,11 +149,11 @@ impl Queue {
                 (vec![Record::Snapshot(snapshot)], at..at)
             }
         };
-        if records.is_empty() {
-            return Ok(Ticket::empty(next));
-        }
         if let Some(error) = self.inbox.ended() {
             return Err(error);
+        }
+        if records.is_empty() {
+            return Ok(Ticket::empty(next));
         }
         order.accept(&records);
         let bytes_max = records.iter().map(record_bytes_max).sum();
@@ -190,7 +190,7 @@ impl Content {
         let (records, payload, largest) = match self {
             Content::Plain(payloads) => sizes(payloads.iter().map(Bytes::len)),
             Content::Save(_, entries) => sizes(entries.iter().map(|entry| entry.data.len())),
-            Content::Snapshot(_) => (0, 0, 0),
+            Content::Snapshot(snapshot) => sizes(std::iter::once(snapshot_bytes_max(snapshot))),
         };
         if largest > record_bytes_max {
             let what = format!("a record of {largest} bytes; the limit is {record_bytes_max}");
@@ -236,16 +236,19 @@ fn record_bytes_max(record: &Record) -> u64 {
         Record::Entry(entry) => entry_frame_bytes_max(entry.data.len()),
         Record::Metadata(data) => entry_frame_bytes_max(data.as_ref().map_or(0, Bytes::len)),
         Record::State(_) => entry_frame_bytes_max(0),
-        Record::Snapshot(snapshot) => {
-            let members = snapshot.conf_state.as_ref().map_or(0, |conf| {
-                conf.voters.len()
-                    + conf.learners.len()
-                    + conf.voters_outgoing.len()
-                    + conf.learners_next.len()
-            });
-            entry_frame_bytes_max(32 + members * 11)
-        }
+        Record::Snapshot(snapshot) => entry_frame_bytes_max(snapshot_bytes_max(snapshot)),
     }
+}
+
+/// Index and term, and a tag and a number for each member.
+fn snapshot_bytes_max(snapshot: &Snapshot) -> usize {
+    let members = snapshot.conf_state.as_ref().map_or(0, |conf| {
+        conf.voters.len()
+            + conf.learners.len()
+            + conf.voters_outgoing.len()
+            + conf.learners_next.len()
+    });
+    32 + members * 11
 }
 
 #[cfg(test)]

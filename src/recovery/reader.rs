@@ -92,7 +92,9 @@ pub struct Entries {
 enum State {
     /// The next piece is to be asked for.
     Ask,
-    Reading(oneshot::Receiver<Result<Bytes>>),
+    /// How far the log was durable when the piece was asked for. What lies behind that may have been half written
+    /// when it was read, though it is durable by now.
+    Reading(oneshot::Receiver<Result<Bytes>>, Position),
     Done,
     Failed(Error),
 }
@@ -153,12 +155,11 @@ impl Entries {
             bytes: PIECE_BYTES.max(self.decoder.frame_bytes),
             reply,
         })?;
-        Ok(State::Reading(receiver))
+        Ok(State::Reading(receiver, durable))
     }
 
     /// Decodes what is whole in the piece, and moves on.
-    fn take(&mut self, piece: &Bytes) -> Result<State> {
-        let durable = self.watermark.position();
+    fn take(&mut self, piece: &Bytes, durable: Position) -> Result<State> {
         let found = self.decoder.decode(piece, durable)?;
         let (watermark, wanted) = (&self.watermark, &mut self.wanted);
         watermark.with_live(|live| {
@@ -280,9 +281,10 @@ impl Stream for Entries {
                     return Poll::Ready(Some(Err(error)));
                 }
                 State::Ask => this.ask(),
-                State::Reading(receiver) => {
+                State::Reading(receiver, durable) => {
+                    let durable = *durable;
                     match ready!(Pin::new(receiver).poll(context)) {
-                        Ok(Ok(piece)) => this.take(&piece),
+                        Ok(Ok(piece)) => this.take(&piece, durable),
                         Ok(Err(error)) => Err(error),
                         // The submission thread is gone, and says why to whoever asks.
                         Err(_) => Err(this.requests.ended().unwrap_or_else(Error::closed)),

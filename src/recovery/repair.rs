@@ -5,15 +5,17 @@
 //! when the bytes that follow it are written again. In this order, so that a crash at any point leaves a log that
 //! the next open treats the same way:
 //!
-//! 1. Of a tail that no mark vouches for, what is cut is copied aside first, and the copy synced.
+//! 1. Of a tail that no mark vouches for, what goes is copied aside first, and the copy synced.
 //! 2. Where the unproven part could only be read through the page cache (which may show bytes that a failed sync
 //!    lost), it is written again.
-//! 3. The file is cut at the end of the sound part, and its space allocated again: it reads as zeros.
+//! 3. The file is cut at the end of the sound part, and its space allocated again: it reads as zeros, on the disk and
+//!    in the page cache.
 //! 4. File and directory are synced.
 //! 5. The recovery mark of the new epoch is written and synced: the committer does that, before open returns.
 
 use super::frames::Pieces;
 use super::scan::Scan;
+use super::verdict::Behind;
 use crate::error::{Error, Result};
 use crate::io::{Access, Disk, DiskFile, Lane};
 use std::io;
@@ -38,19 +40,20 @@ pub(crate) async fn repair<D: Disk>(
     let path = &scan.newest().path;
     let end = scan.end.offset;
     let mut backup = None;
-    // Marks prove what was acked and what not; without them, a person may want to look.
-    if scan.is_torn() && !scan.ends_in_group {
+    // A mark vouches for a torn group: it was never acked. For the rest a person may want to look.
+    let vouched = scan.ends_in_group && scan.behind != Behind::Records;
+    if scan.data_end > end && !vouched {
         backup = Some(copy_aside(disk, path, file, scan.data_end).await?);
         sync_dir(disk, dir).await?;
     }
     if !scan.read_direct {
         write_again(disk, path, file, scan.proven.offset, end).await?;
     }
-    if scan.data_end > end {
-        file.truncate(end)
-            .await
-            .map_err(|error| Error::io("cutting the torn tail", path, error))?;
-    }
+    // Also when the disk shows zeros there: after a failed sync the page cache may hold what never reached the disk,
+    // and the next write to such a page would carry it along.
+    file.truncate(end)
+        .await
+        .map_err(|error| Error::io("clearing what is behind the end", path, error))?;
     let allocated = match file.allocate(0, segment_bytes.max(end)).await {
         Ok(()) => segment_bytes.max(end),
         Err(error) => match Error::io("reserving space", path, error) {

@@ -5,7 +5,7 @@
 //! replaced (its issue 22442).
 
 use super::walk::{Content, Fact};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::live::Live;
 use crate::types::{HardState, Snapshot};
 use bytes::Bytes;
@@ -18,6 +18,8 @@ pub(crate) struct Replay {
     start_term: u64,
     /// The term of the entry at the start's index, as long as it is valid.
     term_at_start: Option<u64>,
+    /// The last snapshot record of another index.
+    other_snapshot: Option<(u64, u64)>,
     pub live: Live,
     pub state: HardState,
     /// `None` is *not set*.
@@ -34,6 +36,7 @@ impl Replay {
             start_index: index,
             start_term: term,
             term_at_start: None,
+            other_snapshot: None,
             live: Live::after(index),
             state: HardState::default(),
             metadata: None,
@@ -70,16 +73,28 @@ impl Replay {
                 if snapshot.index > 0 && self.term_at_start != Some(snapshot.term) {
                     self.live.clear();
                 }
+                // From here on it stands for the entry at its index; the same record may come again.
+                self.term_at_start = Some(snapshot.term);
                 self.start = Some(snapshot.clone());
             }
-            Content::Snapshot(_) | Content::Other => {}
+            Content::Snapshot(snapshot) => {
+                self.other_snapshot = Some((snapshot.index, snapshot.term))
+            }
+            Content::Other => {}
             &Content::Entry { index, term, .. } => {
                 self.term_max = self.term_max.max(term);
                 if index <= self.start_index {
                     self.term_at_start = (index == self.start_index).then_some(term);
                 }
-                self.live.push(index, term, fact.position).map_err(|gap| {
-                    damaged(format!(
+                self.live.push(index, term, fact.position).map_err(|gap| match self.other_snapshot {
+                    Some((index, term)) if gap.found == index + 1 => Error::new(
+                        ErrorKind::OutOfRange,
+                        format!("a snapshot of index {index}, term {term} stands for the entries from {} on", gap.expected),
+                    )
+                    .at_path(path)
+                    .at_offset(fact.position.offset)
+                    .next("start there: Start::Snapshot, or --start INDEX/TERM"),
+                    _ => damaged(format!(
                         "entry {} where {} is the next: entries are missing, unless a snapshot stands for them",
                         gap.found, gap.expected
                     ))
@@ -124,6 +139,19 @@ mod tests {
         let mut facts: Vec<Content> = (1..=10).map(|index| entry(index, 1)).collect();
         facts.push(snapshot(8, 1));
         assert_eq!(run((8, 1), &facts).unwrap().live.last(), Some(10));
+    }
+
+    #[test]
+    fn repeated_snapshot_record_drops_nothing() {
+        // Entries behind a snapshot that jumped past the end, then the same record again: an idempotent retry.
+        let facts = [entry(1, 1), snapshot(50, 3), entry(51, 3), entry(52, 3), snapshot(50, 3)];
+        assert_eq!(run((50, 3), &facts).unwrap().live.last(), Some(52));
+    }
+
+    #[test]
+    fn gap_that_a_snapshot_explains_is_no_damage() {
+        let error = run((0, 0), &[entry(1, 1), snapshot(50, 3), entry(51, 3)]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use super::frames::Pieces;
 use super::replay::Replay;
 use super::survey::{self, Survey};
-use super::verdict::{Facts, Row, Verdict};
+use super::verdict::{Behind, Facts, Row, Verdict};
 use super::walk::{Cause, Content, Fact, Heeds, SegmentEnd, Stop, Walk};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Chain, LogId};
+use crate::format::mark::MARK_FRAME_BYTES;
+use crate::format::{Chain, LogId, Mark};
 use crate::io::{Access, Disk, Lane};
 use crate::segment::dir::{self, SegmentFile};
 use crate::types::{Position, Snapshot, Start};
@@ -34,6 +35,7 @@ pub(crate) struct Scan {
     pub row: Row,
     /// The sound part ends with a marked group, so that marks vouch for it.
     pub ends_in_group: bool,
+    pub behind: Behind,
     /// Where the last segment holds anything but zeros.
     pub data_end: u64,
     /// Why the sound part ends, when something broken follows.
@@ -52,11 +54,28 @@ impl Scan {
     }
 }
 
+/// What to make of a newest segment that does not end as it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judge {
+    ByTheTable,
+    /// Somebody is writing it: what is sound is the log.
+    AsThePrefixOfMore,
+}
+
 /// Reads the log from `start` to its end. Damage is an error; a torn tail is not.
 pub(crate) async fn scan<D: Disk>(
     disk: &D,
     segments: &[SegmentFile],
     start: Start,
+) -> Result<Scan> {
+    judged_scan(disk, segments, start, Judge::ByTheTable).await
+}
+
+async fn judged_scan<D: Disk>(
+    disk: &D,
+    segments: &[SegmentFile],
+    start: Start,
+    judge: Judge,
 ) -> Result<Scan> {
     let (index, term) = match start {
         Start::Beginning => (0, 0),
@@ -83,14 +102,7 @@ pub(crate) async fn scan<D: Disk>(
         }
     }
 
-    let (file, read_direct) = match disk.open(&newest.path, Access::ReadDirect, Lane::Commit).await
-    {
-        Ok(file) => (file, true),
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            (open(disk, &newest.path, Access::Read).await?, false)
-        }
-        Err(error) => return Err(Error::io("opening", &newest.path, error)),
-    };
+    let (file, read_direct) = open_newest(disk, &newest.path).await?;
     let mut pieces = Pieces::new(&file, &newest.path)?;
     let seq = newest.name.seq;
     let segment_end = walk
@@ -114,6 +126,10 @@ pub(crate) async fn scan<D: Disk>(
         marked: walk.ends_in_group,
         behind: survey.behind,
     });
+    let row = match judge {
+        Judge::AsThePrefixOfMore if end.offset > 0 => Row::CleanEnd,
+        _ => row,
+    };
     if row.verdict() == Verdict::Damaged {
         return Err(refusal(&newest.path, end, stop.as_ref(), row, &survey));
     }
@@ -125,24 +141,30 @@ pub(crate) async fn scan<D: Disk>(
         .at_path(&selected[0].path)
         .next("start from one that it has: `seawal stat` lists them"));
     }
+    // etcd may have written all that was read, on a log of ours.
+    let log_id = match walk.log_id {
+        Some(id) => Some(id),
+        None => log_id_of_heads(disk, &segments[..segments.len() - selected.len()]).await?,
+    };
     Ok(Scan {
         segments: selected.to_vec(),
         replay,
         end,
         chain,
-        log_id: walk.log_id,
+        log_id,
         epoch: walk.last_mark.map_or(0, |mark| mark.epoch),
         group: walk.last_mark.map_or(0, |mark| mark.group),
         proven: walk.proven.max(Position::new(seq, 0)),
         row,
         ends_in_group: walk.ends_in_group,
+        behind: survey.behind,
         data_end: survey.data_end,
         stop,
         read_direct,
     })
 }
 
-/// A log that still changes after this many looks is taken as it is.
+/// A log that still changes after this many looks is being written.
 const LOOKS_MAX: usize = 6;
 /// Longer than a commit takes.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -150,27 +172,58 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// Reads a log without its lock, beside whoever has it open for writing.
 ///
 /// There a scan may meet a writer: what was read a moment ago lies before what is there now, and that looks like a
-/// hole. So what looks broken is read again, until it looks the same twice: what a writer is busy with changes, what
-/// is broken stays.
+/// hole. So what looks broken is read again. If it is broken twice at the same place, it is broken; a place that
+/// keeps moving is where somebody is writing, and what is sound before it is the log.
 pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -> Result<Scan> {
-    let mut looked_like = String::new();
+    let mut broken_at = None;
     for look in 1.. {
+        let judge = match look {
+            LOOKS_MAX => Judge::AsThePrefixOfMore,
+            _ => Judge::ByTheTable,
+        };
         let seen = match dir::list_log(disk, dir).await {
-            Ok(segments) => scan(disk, &segments, start).await,
+            Ok(segments) => judged_scan(disk, &segments, start, judge).await,
             Err(error) => Err(error),
         };
-        let looks_like = match &seen {
-            Ok(scan) if scan.is_torn() => format!("torn at {}", scan.end),
-            Err(error) if error.is_damaged() => error.to_string(),
+        let place = match &seen {
+            Ok(scan) if scan.is_torn() => (Some(scan.newest().path.clone()), scan.end.offset),
+            Err(error) if error.is_damaged() => {
+                (error.path().map(Path::to_owned), error.offset().unwrap_or(0))
+            }
             _ => return seen,
         };
-        if looks_like == looked_like || look == LOOKS_MAX {
+        if broken_at.as_ref() == Some(&place) || look == LOOKS_MAX {
             return seen;
         }
-        looked_like = looks_like;
+        broken_at = Some(place);
         disk.sleep(BETWEEN_LOOKS).await;
     }
     unreachable!("the looks are limited")
+}
+
+/// Opens the newest segment past the page cache, where the file system can; says whether it could.
+async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> {
+    match disk.open(path, Access::ReadDirect, Lane::Commit).await {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Ok((open(disk, path, Access::Read).await?, false))
+        }
+        Err(error) => Err(Error::io("opening", path, error)),
+    }
+}
+
+/// The id that the newest of these segments with a mark in its head has.
+async fn log_id_of_heads<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<Option<LogId>> {
+    for segment in segments.iter().rev() {
+        let file = open(disk, &segment.path, Access::Read).await?;
+        let mut pieces = Pieces::new(&file, &segment.path)?;
+        let head = pieces.bytes(0, MARK_FRAME_BYTES).await?;
+        let mark = Mark::in_frame(&head);
+        if let Some(mark) = mark.filter(|m| m.counts(None, Position::new(segment.name.seq, 0))) {
+            return Ok(Some(mark.log_id));
+        }
+    }
+    Ok(None)
 }
 
 async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File> {
@@ -216,7 +269,11 @@ pub(crate) async fn snapshots<D: Disk>(
     let mut commit = 0;
     let mut found: Vec<Snapshot> = Vec::new();
     for (at, segment) in segments.iter().enumerate() {
-        let file = open(disk, &segment.path, Access::Read).await?;
+        let newest = at + 1 == segments.len();
+        let file = match newest {
+            true => open_newest(disk, &segment.path).await?.0,
+            false => open(disk, &segment.path, Access::Read).await?,
+        };
         let mut pieces = Pieces::new(&file, &segment.path)?;
         let take = |fact: Fact| {
             match fact.content {
@@ -229,7 +286,7 @@ pub(crate) async fn snapshots<D: Disk>(
         let end = walk.segment(&mut pieces, segment.name.seq, &segment.path, take).await?;
         match end {
             // The newest one is judged when it is read for good.
-            SegmentEnd::Stop(stop) if at + 1 < segments.len() => {
+            SegmentEnd::Stop(stop) if !newest => {
                 return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
             }
             _ => {}

@@ -28,7 +28,7 @@ pub(crate) fn entry(index: u64, data: &[u8]) -> Record {
 pub(crate) struct Marked {
     pub(crate) bytes: Vec<u8>,
     pub(crate) groups: Vec<u64>,
-    chain: Chain,
+    pub(crate) chain: Chain,
     boundary: u64,
 }
 
@@ -65,10 +65,10 @@ impl Marked {
 
 /// A log as etcd writes it.
 #[derive(Default)]
-struct Unmarked {
-    bytes: Vec<u8>,
-    chain: Chain,
-    offsets: Vec<usize>,
+pub(crate) struct Unmarked {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) chain: Chain,
+    pub(crate) offsets: Vec<usize>,
 }
 
 impl Unmarked {
@@ -80,7 +80,7 @@ impl Unmarked {
         log
     }
 
-    fn entry(&mut self, index: u64, data: &[u8]) {
+    pub(crate) fn entry(&mut self, index: u64, data: &[u8]) {
         let entry = raftpb::Entry {
             r#type: Some(0),
             term: Some(1),
@@ -90,7 +90,7 @@ impl Unmarked {
         self.record(2, Some(entry.encode_to_vec().into()));
     }
 
-    fn record(&mut self, record_type: i64, data: Option<Bytes>) {
+    pub(crate) fn record(&mut self, record_type: i64, data: Option<Bytes>) {
         if record_type != 4 {
             self.chain = self.chain.after(data.as_deref().unwrap_or_default());
         }
@@ -157,6 +157,50 @@ fn any_lost_sector_of_the_last_group_is_a_torn_tail() {
             }
         }
     }
+}
+
+/// The head of a filler can lie across a sector border. If its end is lost, the group is torn, not damaged.
+#[test]
+fn lost_head_of_a_filler_is_a_torn_tail() {
+    for chain in [0x7f, 0x3fff, 0xfff_ffff, 0xffff_ffff].map(Chain) {
+        for len in (0..1024).step_by(8) {
+            let mut log = Marked::new(4096);
+            log.chain = chain;
+            log.group(MarkKind::Entries, &[entry(1, &vec![1; 600 + len])]);
+            let (start, file) = (log.groups[1] as usize, preallocated(&log.bytes));
+            for sector in start / 512..log.bytes.len() / 512 {
+                let lost = sector * 512..(sector + 1) * 512;
+                if file[lost.clone()].iter().all(|&byte| byte == 0) {
+                    continue;
+                }
+                let mut log = zeroed(&file, lost.clone());
+                // The chain was set by hand: let the group be the first that a reader sees.
+                log.drain(..start);
+                let story = format!("chain {chain:?}, payload {}, lost {lost:?}", 600 + len);
+                let at_its_place = [vec![0; start], log].concat();
+                let extent = torn_extent(&at_its_place, start as u64);
+                assert!(extent, "{story}");
+            }
+        }
+    }
+}
+
+/// Whether the group at `start` has a sector piece in its extent that is zero, or no mark any more.
+fn torn_extent(file: &[u8], start: u64) -> bool {
+    let frame = &file[start as usize..];
+    let Some(mark) = Mark::in_frame(frame) else {
+        return true;
+    };
+    let sim = Sim::new(0);
+    sim.write_file(FIRST, file);
+    let disk = sim.disk(CONFIG);
+    sim.block_on(async {
+        let path = Path::new(FIRST);
+        let file = disk.open(path, Access::Read, Lane::Commit).await.unwrap();
+        let mut pieces = super::frames::Pieces::new(&file, path).unwrap();
+        let extent = super::walk::extent_of(&mark, start);
+        super::survey::is_unwritten(&mut pieces, extent).await.unwrap()
+    })
 }
 
 /// The same loss, with a later mark that knows the group as durable: damage, wherever the sector is.
@@ -271,6 +315,29 @@ fn hole_in_a_log_without_marks_is_told_from_garbage() {
     assert_eq!((scan.row, scan.replay.live.last()), (Row::EndBeforeGarbage, Some(5)));
 }
 
+/// Whatever lies behind the end of a log of etcd's is kept when it is cleared: one record behind a hole cannot be told
+/// from garbage.
+#[test]
+fn bytes_behind_the_end_are_kept() {
+    let mut log = Unmarked::new();
+    for index in 1..=3 {
+        log.entry(index, &[index as u8; 100]);
+    }
+    let holed = zeroed(&log.bytes, log.offsets[4]..log.offsets[5]);
+    let sim = Sim::new(0);
+    sim.write_file(FIRST, holed.clone());
+    let disk = sim.disk(CONFIG);
+    sim.block_on(async {
+        let wait = std::time::Duration::ZERO;
+        let (file, segments) = dir::lock_newest(&disk, Path::new(DIR), wait).await.unwrap();
+        let scan = scan(&disk, &segments, Start::Beginning).await.unwrap();
+        assert_eq!((scan.row, scan.replay.live.last()), (Row::EndBeforeGarbage, Some(1)));
+        let dir = Path::new(DIR);
+        super::repair::repair(&disk, dir, &file, &scan, 16 << 10).await.unwrap();
+    });
+    assert_eq!(sim.read_file(format!("{FIRST}.broken")).unwrap(), holed);
+}
+
 /// Evidence first: at any crash in the middle of a repair, what is cut is still in the log, or in the copy.
 #[test]
 fn what_no_mark_vouches_for_is_copied_before_it_is_cut() {
@@ -358,6 +425,33 @@ fn write_in_progress_is_not_taken_for_a_torn_tail() {
     });
     let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning)).unwrap();
     assert_eq!((scan.row, scan.replay.live.last()), (Row::CleanEnd, Some(1)));
+}
+
+/// A writer that is so busy that every look sees another place broken: what is sound is the log.
+#[test]
+fn busy_writer_is_not_damage() {
+    let sim = Sim::new(0);
+    let disk = sim.disk(CONFIG);
+    let show = |sim: &Sim, groups: u64| {
+        let mut log = Marked::new(8);
+        for index in 1..=groups + 1 {
+            log.group(MarkKind::Entries, &[entry(index, &[1; 2000])]);
+        }
+        // Wholly written, but not as it was meant: no torn write looks so.
+        let at = log.groups[groups as usize] as usize + 300;
+        log.bytes[at] ^= 0xff;
+        sim.write_file(FIRST, log.bytes);
+    };
+    show(&sim, 1);
+    let writer = (sim.clone(), disk.clone());
+    disk.spawn(async move {
+        for groups in 2..20 {
+            writer.1.sleep(std::time::Duration::from_millis(20)).await;
+            show(&writer.0, groups);
+        }
+    });
+    let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning)).unwrap();
+    assert!(scan.replay.live.last() >= Some(3), "{:?}", scan.replay.live.last());
 }
 
 #[test]

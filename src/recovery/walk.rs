@@ -143,13 +143,18 @@ impl OpenGroup {
             && self.shape == self.mark.shape
     }
 
-    /// Where a sector piece of zeros shows that the group was not wholly written. The zeros of the filler show
-    /// nothing, but its length field does.
     fn extent(&self) -> Range<u64> {
-        let filler = u64::from(self.mark.filler_bytes);
-        let end = self.end.saturating_sub(filler.saturating_sub(LENGTH_FIELD_BYTES as u64));
-        self.start..end.max(self.start)
+        extent_of(&self.mark, self.start)
     }
+}
+
+/// Where a sector piece of zeros shows that the group at `start` was not wholly written. The zeros of the filler show
+/// nothing, but its own head does: length field, type and crc, and the tag of its data or, after a small crc, a byte of
+/// its length: 17 bytes.
+pub(crate) fn extent_of(mark: &Mark, start: u64) -> Range<u64> {
+    let zeros = u64::from(mark.filler_bytes).saturating_sub(17);
+    let end = start.saturating_add(mark.group_bytes).saturating_sub(zeros);
+    start..end.max(start)
 }
 
 impl Walk {

@@ -26,6 +26,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What the handles and the submission thread share.
@@ -204,16 +205,14 @@ async fn writable<D: Disk>(
     how: How,
     shared: &Shared,
 ) -> Result<Log<D>> {
-    let create = match how {
-        How::Create => true,
-        How::OpenOrCreate => !has_log(disk, dir).await?,
-        How::Open | How::Read => false,
-    };
-    if create {
-        self::create(disk, dir, options).await?;
+    match how {
+        How::Create => create(disk, dir, options).await?,
+        How::OpenOrCreate => create_if_missing(disk, dir, options).await?,
+        How::Open | How::Read => {}
     }
     let (file, segments) = dir::lock_newest(disk, dir, options.lock_wait).await?;
     let scan = scan::scan(disk, &segments, options.start).await?;
+    check_numbers(&scan)?;
     let repaired = repair::repair(disk, dir, &file, &scan, options.segment_bytes).await?;
     let recovery = Recovery::new(&scan, Some(&repaired));
     if let Some(cut) = &recovery.cut {
@@ -260,8 +259,45 @@ async fn writable<D: Disk>(
         head_end: 0,
         unproven: false,
     };
-    committer.mark(MarkKind::Recovery).await?;
+    if let Err(error) = committer.mark(MarkKind::Recovery).await {
+        committer.abandon().await;
+        return Err(error);
+    }
     Ok(Log { watermark, recovery, committer: Some(committer) })
+}
+
+/// Whether the numbers in the log can be counted up. No log gets to their ends; bytes that somebody made may be there.
+fn check_numbers(scan: &Scan) -> Result<()> {
+    let newest = scan.newest();
+    let left = scan.epoch < u32::MAX - 1
+        && scan.group < u64::MAX >> 2
+        && newest.name.seq.0 < u64::MAX >> 1;
+    match left {
+        true => Ok(()),
+        false => {
+            let what = "the sequence, epoch or group number of this log is at its end";
+            Err(Error::new(ErrorKind::Unsupported, what)
+                .at_path(&newest.path)
+                .next("no log gets there by itself: restore it from a copy"))
+        }
+    }
+}
+
+/// Creates the log unless there is one, or somebody creates one meanwhile.
+async fn create_if_missing<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<()> {
+    let deadline = disk.now().saturating_add(options.lock_wait);
+    loop {
+        if has_log(disk, dir).await? {
+            return Ok(());
+        }
+        match create(disk, dir, options).await {
+            Err(error) if error.kind() == ErrorKind::Exists => return Ok(()),
+            Err(error) if error.is_locked() && disk.now() < deadline => {
+                disk.sleep(Duration::from_millis(5)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn watermark_of(scan: &Scan) -> (Mover, Watermark) {

@@ -2,6 +2,7 @@
 
 use crate::recovery::repair::Repaired;
 use crate::recovery::scan::Scan;
+use crate::recovery::verdict::Row;
 use crate::types::{HardState, Position, Snapshot};
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -36,7 +37,8 @@ pub struct Cut {
 pub struct Recovery {
     /// Whether the log ended as it should.
     pub verdict: Verdict,
-    /// What was cut, if the verdict is [`Verdict::Torn`].
+    /// What was cut: always if the verdict is [`Verdict::Torn`]; if it is clean, bytes behind the end that are no
+    /// records.
     pub cut: Option<Cut>,
     /// The first index, if there are entries.
     pub first_index: Option<u64>,
@@ -54,7 +56,8 @@ pub struct Recovery {
 
 impl Recovery {
     pub(crate) fn new(scan: &Scan, repaired: Option<&Repaired>) -> Recovery {
-        let cut = scan.is_torn().then(|| Cut {
+        let garbage = scan.row == Row::EndBeforeGarbage;
+        let cut = (scan.is_torn() || garbage).then(|| Cut {
             path: scan.newest().path.clone(),
             position: scan.end,
             bytes: scan.data_end - scan.end.offset,
@@ -66,7 +69,7 @@ impl Recovery {
         });
         let replay = &scan.replay;
         Recovery {
-            verdict: if cut.is_some() { Verdict::Torn } else { Verdict::Clean },
+            verdict: if scan.is_torn() { Verdict::Torn } else { Verdict::Clean },
             cut,
             first_index: replay.live.first(),
             last_index: replay.live.last(),

@@ -368,6 +368,116 @@ fn recovery_does_not_believe_the_page_cache() {
     check(&sim, options(), &known, "what was handed out is durable");
 }
 
+/// After a failed sync the page cache still holds the lost group, behind the end that the disk shows. The next write to
+/// that page would carry it to the disk: the dead records came back behind the recovery mark, or made a closed log look
+/// damaged.
+#[test]
+fn what_a_failed_sync_left_in_the_page_cache_stays_dead() {
+    for append_after in [false, true] {
+        for packing in modes() {
+            let sim = machine(1);
+            let known = Shared::<Known>::default();
+            sim.block_on(async {
+                let (wal, _) = start_on(&sim, packing.clone(), How::OpenOrCreate).await.unwrap();
+                known.borrow_mut().created = true;
+                call(&wal, &known, Call::Append(vec![payload(1, 200)])).await.unwrap();
+                sim.fail_next(OpKind::Sync, EIO);
+                let lost = vec![payload(2, 200), payload(3, 6000)];
+                call(&wal, &known, Call::Append(lost)).await.unwrap_err();
+                assert!(wal.close().await.is_err());
+            });
+            // Its recovery mark goes to the page that holds the lost group; the process dies at once.
+            let (_, recovery) = sim.block_on(start_on(&sim, packing.clone(), How::Open)).unwrap();
+            assert_eq!(recovery.last_index, Some(1));
+            {
+                let mut known = known.borrow_mut();
+                known.calls.truncate(1);
+                known.first_error = None;
+            }
+            sim.kill();
+            if append_after {
+                sim.block_on(async {
+                    let (wal, _) = start_on(&sim, packing.clone(), How::Open).await.unwrap();
+                    call(&wal, &known, Call::Append(vec![payload(4, 50)])).await.unwrap();
+                    wal.close().await.unwrap();
+                });
+            }
+            check(&sim, packing.clone(), &known, "in the page cache");
+            sim.power_loss(Crash::KeepUnsynced);
+            check(&sim, packing, &known, "on the disk");
+        }
+    }
+}
+
+/// A reader has a piece that was read before a group was written, and decodes it after the group is durable: what
+/// lies beyond the end at that time is not to be believed, nor taken for damage.
+#[test]
+fn reader_does_not_judge_a_piece_by_a_later_watermark() {
+    let sim = machine(1);
+    sim.set_latency(OpKind::Read, Duration::from_millis(5));
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await.unwrap();
+        wal.append_batch([payload(1, 100), payload(2, 100)]).await.unwrap();
+        let reading = collect(wal.read(..));
+        let replacing = async {
+            sim.disk(options().disk_config()).sleep(Duration::from_millis(1)).await;
+            let entry = Entry { index: 2, term: 2, data: payload(22, 100), ..Entry::default() };
+            wal.save(HardState::default(), vec![entry]).await.unwrap();
+        };
+        let (read, ()) = futures_util::future::join(reading, replacing).await;
+        let read = read.unwrap();
+        assert_eq!(read.iter().map(|entry| entry.term).collect::<Vec<_>>(), [1, 2]);
+    });
+}
+
+/// etcd appended to a log of ours and cut, and it is opened at a snapshot in etcd's segment: marks go on with the id
+/// that the log has, or they would not count when it is opened from the beginning.
+#[test]
+fn log_keeps_its_id_behind_segments_of_etcd() {
+    use crate::recovery::tests::{Marked, Unmarked, entry};
+    let mut ours = Marked::new(8);
+    let entries = [1, 2, 3].map(|index| entry(index, b"ours"));
+    ours.group(crate::format::MarkKind::Entries, &entries);
+    let mut etcd = Unmarked { chain: ours.chain, ..Unmarked::default() };
+    etcd.record(4, None);
+    etcd.record(1, None);
+    etcd.record(5, Some(Bytes::from_static(&[0x08, 3, 0x10, 1])));
+    etcd.entry(4, b"etcd's");
+    let sim = machine(1);
+    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours.bytes);
+    sim.write_file(format!("{DIR}/0000000000000001-0000000000000003.wal"), etcd.bytes);
+    sim.block_on(async {
+        let start = Start::Snapshot { index: 3, term: 1 };
+        let (wal, _) = start_on(&sim, options().start(start), How::Open).await.unwrap();
+        assert_eq!(wal.append("ours again").await.unwrap(), 5);
+        wal.close().await.unwrap();
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!((recovery.first_index, recovery.last_index), (Some(1), Some(5)));
+        assert_eq!(collect(wal.read(..)).await.unwrap().len(), 5);
+    });
+}
+
+/// Two open_or_create at once: one creates the log, the other finds it; neither fails because of the other, except
+/// that one writer at a time has it.
+#[test]
+fn open_or_create_does_not_trip_over_another() {
+    for pause in 0..30 {
+        let sim = machine(1);
+        let other = async {
+            sim.disk(options().disk_config()).sleep(Duration::from_micros(pause * 10)).await;
+            let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await?;
+            wal.close().await
+        };
+        let first = async {
+            let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await?;
+            wal.close().await
+        };
+        let (one, two) = sim.block_on(futures_util::future::join(first, other));
+        one.unwrap_or_else(|error| panic!("pause {pause}: {error}"));
+        two.unwrap_or_else(|error| panic!("pause {pause}: {error}"));
+    }
+}
+
 /// P1: the kernel takes only a part of a write. The group is not acked, and nothing is lost.
 #[test]
 fn short_write_is_not_acked() {

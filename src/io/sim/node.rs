@@ -14,6 +14,8 @@ use super::rng::Rng;
 
 /// The unit that a device writes or does not write.
 pub(super) const SECTOR_BYTES: usize = 512;
+/// The unit that the page cache writes back.
+const PAGE_BYTES: usize = 4096;
 
 pub(super) type NodeId = u64;
 
@@ -75,7 +77,13 @@ impl FileNode {
         if end > self.cached.len() {
             self.set_len(end, number);
         }
-        self.change(number, FileEffect::Bytes { offset, bytes: bytes.to_vec() });
+        self.cached[offset..end].copy_from_slice(bytes);
+        // What is written back is whole pages, with everything that the cache holds of them: also bytes that a failed
+        // sync lost before.
+        let first = offset / PAGE_BYTES * PAGE_BYTES;
+        let last = end.next_multiple_of(PAGE_BYTES).min(self.cached.len());
+        let bytes = self.cached[first..last].to_vec();
+        self.changes.push(FileChange { number, what: FileEffect::Bytes { offset: first, bytes } });
     }
 
     pub(super) fn set_len(&mut self, len: usize, number: u64) {
