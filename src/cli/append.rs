@@ -21,7 +21,7 @@ use crate::{Backend, Packing, Ticket};
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
 use std::fs::File;
 use std::future::Future;
@@ -260,8 +260,13 @@ fn progress() -> Option<ProgressBar> {
     }
     let bar = ProgressBar::new_spinner();
     let style =
-        ProgressStyle::with_template("{spinner} {human_pos} records, {msg}, {per_sec}, {elapsed}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        ProgressStyle::with_template("{spinner} {human_pos} records, {msg}, {rate}/s, {elapsed}");
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
+    };
+    bar.set_style(
+        style.unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key("rate", rate),
+    );
     bar.enable_steady_tick(Duration::from_millis(100));
     Some(bar)
 }

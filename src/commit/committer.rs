@@ -77,8 +77,8 @@ impl<D: Disk> Committer<D> {
                 }
                 None => self.mark(MarkKind::Idle).await.map_err(|error| (error, Vec::new())),
             };
-            // On a disk whose operations block, nothing above may ever have waited: let the pipeline and the readers
-            // have their turn also while appends never cease.
+            // On a disk whose operations block, nothing above may have waited. tokio's own budget would let readers
+            // and the pipeline in only after 128 commits: 50 reads beside 4 appenders took 4.5 s instead of 0.3 s.
             yield_once().await;
             if let Err((error, group)) = outcome {
                 return self.poison(&error, group, carried).await;
