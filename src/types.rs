@@ -139,7 +139,7 @@ pub enum Start {
     #[default]
     Beginning,
     /// After the newest snapshot record whose index is committed by the last hard state; at the beginning when
-    /// there is none.
+    /// there is none. All segments are read to find it, and damage in any of them is refused.
     LatestSnapshot,
     /// After this snapshot, of which the log must hold a record.
     Snapshot {
