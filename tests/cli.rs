@@ -161,15 +161,19 @@ fn offset_of(line: &Value) -> u64 {
     line["offset"].as_u64().unwrap()
 }
 
-/// Cuts the log in the middle of its last group of entries, as a crash would.
+/// Cuts the log at the sector border inside the last group of entries that has one, as a crash would.
 fn tear(place: &Place) {
-    let is_group = |line: &&Value| line["mark"] == "entries";
+    let border = |line: &Value| (offset_of(line) / 512 + 1) * 512;
+    let is_group = |line: &&Value| {
+        line["mark"] == "entries"
+            && border(line) < offset_of(line) + line["group_bytes"].as_u64().unwrap()
+    };
     let lines = place.dump(&[]);
     let group = lines.iter().rfind(is_group).unwrap();
     let path = place.segments().pop().unwrap();
     let file = OpenOptions::new().write(true).open(path).unwrap();
     let bytes = file.metadata().unwrap().len();
-    file.set_len(offset_of(group) + group["group_bytes"].as_u64().unwrap() / 2).unwrap();
+    file.set_len(border(group)).unwrap();
     file.set_len(bytes).unwrap();
 }
 

@@ -39,30 +39,27 @@ impl<D: Disk> Pipeline<D> {
         self.next = Some(receiver);
         self.disk.spawn(async move {
             // Nobody waits any more when the log is closing.
-            let _ = sender.send(prepare(&disk, &dir, bytes).await);
+            let _ = sender.send(prepare(&disk, &dir, bytes, LeftOver::IsOurs).await);
         });
     }
 
-    /// Takes the prepared file, and starts on the one after it.
+    /// Takes the prepared file; [`Pipeline::taken`] is to be called when it has a name of its own.
     pub(crate) async fn take(&mut self) -> Result<Prepared<D::File>> {
         let early = match self.next.take() {
             Some(next) => next.recv_async().await.unwrap_or_else(|_| {
                 let what = "preparing the next segment ended without a result";
                 Err(Error::new(ErrorKind::Io, what).at_path(&self.dir))
             }),
-            None => prepare(&self.disk, &self.dir, self.segment_bytes).await,
+            None => Err(Error::new(ErrorKind::NoSpace, "no segment is prepared")),
         };
-        let prepared = match early {
+        match early {
             // It may have failed long ago; there may be room by now.
-            Err(error) if error.is_no_space() => {
-                prepare(&self.disk, &self.dir, self.segment_bytes).await?
-            }
-            other => other?,
-        };
-        Ok(prepared)
+            Err(_) => prepare(&self.disk, &self.dir, self.segment_bytes, LeftOver::IsOurs).await,
+            prepared => prepared,
+        }
     }
 
-    /// The file that was taken has its own name now: the next one can be prepared.
+    /// The file that was taken has given up its name: the next one can be prepared under it.
     pub(crate) fn taken(&mut self) {
         self.prepare_next();
     }
@@ -77,18 +74,27 @@ impl<D: Disk> Pipeline<D> {
     }
 }
 
-/// Makes a fresh file. One left over from an earlier run is removed, never reused: it may hold old bytes. One that
-/// is locked belongs to somebody who is creating a log here.
+/// Whose a file is that has the name of the prepared one already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftOver {
+    /// We have the lock of the log: nobody else prepares. A process that was killed may hold its lock for a moment.
+    IsOurs,
+    /// If it is locked, somebody else is creating a log here.
+    MayBeAnothers,
+}
+
+/// Makes a fresh file. One left over from an earlier run is removed, never reused: it may hold old bytes.
 pub(crate) async fn prepare<D: Disk>(
     disk: &D,
     dir: &Path,
     segment_bytes: u64,
+    whose: LeftOver,
 ) -> Result<Prepared<D::File>> {
     let path = dir.join(PREPARED);
     let left_over = |error| Error::io("removing a prepared segment left over", &path, error);
     match disk.open(&path, Access::Write, Lane::Background).await {
         Ok(file) => {
-            if !file.try_lock().map_err(left_over)? {
+            if whose == LeftOver::MayBeAnothers && !file.try_lock().map_err(left_over)? {
                 return Err(locked(&path));
             }
             disk.remove_file(&path).await.map_err(left_over)?;

@@ -18,7 +18,7 @@ use crate::recovery::scan::{self, Scan};
 use crate::segment::active::Active;
 use crate::segment::dir;
 use crate::segment::name::PREPARED;
-use crate::segment::pipeline::{self, Pipeline};
+use crate::segment::pipeline::{self, LeftOver, Pipeline};
 use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
 use crate::watermark::{self, Mover, Watermark};
@@ -377,14 +377,16 @@ async fn create<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<()> 
         .await
         .map_err(|error| Error::io("syncing the parent directory", parent, error))?;
 
-    let prepared = pipeline::prepare(disk, dir, options.segment_bytes).await?;
+    let whose = LeftOver::MayBeAnothers;
+    let prepared = pipeline::prepare(disk, dir, options.segment_bytes, whose).await?;
     // Whoever created the log since we looked has let go of the prepared name.
     let outcome = match has_log(disk, dir).await {
         Ok(true) => Err(exists()),
         Ok(false) => write_first_segment(disk, dir, options, prepared).await,
         Err(error) => Err(error),
     };
-    if outcome.is_err() {
+    // Where a log is, the name is its owner's to remove.
+    if outcome.as_ref().is_err_and(|error| error.kind() != ErrorKind::Exists) {
         let _ = disk.remove_file(&dir.join(PREPARED)).await;
     }
     outcome

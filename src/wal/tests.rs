@@ -457,6 +457,34 @@ fn log_keeps_its_id_behind_segments_of_etcd() {
     });
 }
 
+/// A process was killed while it prepared a segment: the kernel keeps that file's lock until the allocation is done.
+/// Whoever has the lock of the log prepares a new one all the same; once, its first cut poisoned the log.
+#[test]
+fn prepared_file_of_a_dying_process_is_replaced() {
+    let sim = machine(1);
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await.unwrap();
+        wal.close().await.unwrap();
+        let path = Path::new(DIR).join(crate::segment::name::PREPARED);
+        sim.write_file(&path, [7; 100]);
+        let disk = sim.disk(options().disk_config());
+        let (access, lane) = (crate::io::Access::Write, crate::io::Lane::Background);
+        let dying = disk.open(&path, access, lane).await.unwrap();
+        assert!(crate::io::DiskFile::try_lock(&dying).unwrap());
+        let (wal, _) = start_on(&sim, options(), How::Open).await.unwrap();
+        for n in 0..30 {
+            wal.append(payload(n, 1500)).await.unwrap();
+        }
+        wal.close().await.unwrap();
+    });
+    let known = Shared::<Known>::default();
+    known.borrow_mut().created = true;
+    known.borrow_mut().calls = (0..30).map(|n| Call::Append(vec![payload(n, 1500)])).collect();
+    known.borrow_mut().acked = 30;
+    sim.power_loss(Crash::LoseUnsynced);
+    check(&sim, options(), &known, "with what the dying process left");
+}
+
 /// Two open_or_create at once: one creates the log, the other finds it; neither fails because of the other, except
 /// that one writer at a time has it.
 #[test]
