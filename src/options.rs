@@ -69,7 +69,7 @@ impl Options {
         self
     }
 
-    /// A segment is at most this long, unless a single group is longer; its space is reserved before it is used.
+    /// A segment is at most this long, unless a single append or batch is longer; its space is reserved before it is used.
     /// Default: 64,000,000 bytes, as etcd. At least 16 KiB.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
@@ -87,8 +87,8 @@ impl Options {
         self
     }
 
-    /// Appends that wait are committed together up to this many bytes; a single append or batch may be larger.
-    /// Default: 1 MiB. At least 4 KiB.
+    /// Appends that wait are committed together up to this many bytes, and up to half a segment; a single append or
+    /// batch may be larger. Default: 1 MiB. At least 4 KiB.
     #[must_use]
     pub fn group_bytes_max(mut self, bytes: usize) -> Options {
         self.group_bytes_max = bytes;

@@ -240,7 +240,8 @@ async fn writable<D: Disk>(
         dir: dir.to_owned(),
         limits: Limits {
             segment_bytes: options.segment_bytes,
-            group_bytes_max: options.group_bytes_max as u64,
+            // A group of many small appends shall not outgrow the segment it goes to.
+            group_bytes_max: (options.group_bytes_max as u64).min(options.segment_bytes / 2),
             packing: options.packing,
             idle_mark_after: options.idle_mark_after,
         },

@@ -485,6 +485,31 @@ fn prepared_file_of_a_dying_process_is_replaced() {
     check(&sim, options(), &known, "with what the dying process left");
 }
 
+/// Many small appends that wait together do not make a group larger than a segment: once, they did, and with small
+/// segments there was one huge one.
+#[test]
+fn groups_of_small_appends_do_not_outgrow_segments() {
+    let sim = machine(1);
+    let options = options().group_bytes_max(1 << 20);
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options, How::OpenOrCreate).await.unwrap();
+        let mut tickets = Vec::new();
+        for n in 0..200 {
+            tickets.push(wal.submit(payload(n, 500)).await.unwrap());
+        }
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+        wal.close().await.unwrap();
+    });
+    let names = sim.list_dir(DIR).unwrap();
+    assert!(names.len() > 6, "{names:?}");
+    for name in names {
+        let bytes = sim.read_file(Path::new(DIR).join(&name)).unwrap().len();
+        assert!(bytes <= 16 << 10, "{name:?}: {bytes}");
+    }
+}
+
 /// Two open_or_create at once: one creates the log, the other finds it; neither fails because of the other, except
 /// that one writer at a time has it.
 #[test]
