@@ -174,7 +174,10 @@ impl Content {
     /// Whether the indexes that it takes, from `next` on, exist.
     fn check_indexes(&self, next: u64) -> Result<()> {
         let last = match self {
-            Content::Plain(payloads) => next.saturating_add(payloads.len() as u64) - 1,
+            Content::Plain(payloads) => match payloads.len() {
+                0 => 0,
+                len => next.saturating_add(len as u64 - 1),
+            },
             Content::Save(_, entries) => entries.last().map_or(0, |entry| entry.index),
             Content::Snapshot(snapshot) => snapshot.index,
         };
@@ -274,6 +277,19 @@ mod tests {
         }
         let ticket = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap();
         assert_eq!(ticket.indexes(), 1..2);
+    }
+
+    #[test]
+    fn index_beyond_the_last_is_refused() {
+        let queue = Queue::new(1 << 20, 1 << 10);
+        let snapshot = |index| Content::Snapshot(Snapshot { index, term: 1, conf_state: None });
+        let error = append(&queue, snapshot(u64::MAX)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        drop(append(&queue, snapshot(u64::MAX - 2)).unwrap());
+        let ticket = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap();
+        assert_eq!(ticket.indexes(), u64::MAX - 1..u64::MAX);
+        let error = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 
     #[test]
