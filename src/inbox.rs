@@ -4,32 +4,38 @@
 //! sending exclude each other, and ending takes out what is left.
 
 use crate::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The queue. Senders and the receiver share it.
 #[derive(Debug)]
 pub(crate) struct Inbox<T> {
-    ended: Mutex<Option<Error>>,
-    /// Nobody will receive again. Changed under the lock only.
-    deserted: AtomicBool,
+    gate: Mutex<Gate>,
     sender: flume::Sender<T>,
     receiver: flume::Receiver<T>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    /// Why nothing can be sent any more.
+    ended: Option<Error>,
+    /// Nobody will receive again.
+    deserted: bool,
 }
 
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Inbox<T> {
         let (sender, receiver) = flume::unbounded();
-        Inbox { ended: Mutex::new(None), deserted: AtomicBool::new(false), sender, receiver }
+        Inbox { gate: Mutex::default(), sender, receiver }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts an item in, unless the inbox has ended.
     pub(crate) fn send(&self, item: T) -> Result<(), Error> {
-        match &*self.lock() {
+        let gate = self.lock();
+        match &gate.ended {
             Some(error) => Err(error.clone()),
             None => {
                 self.send_anyway(item);
@@ -40,7 +46,7 @@ impl<T> Inbox<T> {
 
     /// Why nothing can be sent any more.
     pub(crate) fn ended(&self) -> Option<Error> {
-        self.lock().clone()
+        self.lock().ended.clone()
     }
 
     fn send_anyway(&self, item: T) {
@@ -50,27 +56,26 @@ impl<T> Inbox<T> {
 
     /// From now on `send` fails with `error`. Gives back what was not received yet.
     pub(crate) fn end(&self, error: Error) -> Vec<T> {
-        let mut ended = self.lock();
-        *ended = Some(error);
+        let mut gate = self.lock();
+        gate.ended = Some(error);
         self.receiver.drain().collect()
     }
 
     /// From now on `send` fails with `error`, and `item` is the last one. If nobody receives any more, `item` is
     /// dropped, and the error stays what it was.
     pub(crate) fn end_with(&self, error: Error, item: T) {
-        let mut ended = self.lock();
-        if self.deserted.load(Ordering::Relaxed) {
+        let mut gate = self.lock();
+        if gate.deserted {
             return;
         }
-        *ended = Some(error);
+        gate.ended = Some(error);
         self.send_anyway(item);
     }
 
     /// Like [`Inbox::end`], when the receiver is gone for good.
     pub(crate) fn desert(&self, error: Error) -> Vec<T> {
-        let mut ended = self.lock();
-        self.deserted.store(true, Ordering::Relaxed);
-        *ended = Some(error);
+        let mut gate = self.lock();
+        *gate = Gate { ended: Some(error), deserted: true };
         self.receiver.drain().collect()
     }
 

@@ -18,6 +18,7 @@ use super::scan::Scan;
 use super::verdict::Behind;
 use crate::error::{Error, Result};
 use crate::io::{Access, Disk, DiskFile, Lane};
+use crate::segment::dir;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,10 +45,11 @@ pub(crate) async fn repair<D: Disk>(
     let vouched = scan.ends_in_group && scan.behind != Behind::Records;
     if scan.data_end > end && !vouched {
         backup = Some(copy_aside(disk, path, file, scan.data_end).await?);
-        sync_dir(disk, dir).await?;
+        dir::sync(disk, dir).await?;
     }
     if !scan.read_direct {
-        write_again(disk, path, file, scan.proven.offset, end).await?;
+        // The same bytes at the same place: dirty again, so that the sync covers them.
+        copy_bytes(disk, path, file, file, scan.proven.offset, end).await?;
     }
     // Also when the disk shows zeros there: after a failed sync the page cache may hold what never reached the disk,
     // and the next write to such a page would carry it along.
@@ -63,12 +65,8 @@ pub(crate) async fn repair<D: Disk>(
         },
     };
     file.sync_data().await.map_err(|error| Error::io("syncing", path, error))?;
-    sync_dir(disk, dir).await?;
+    dir::sync(disk, dir).await?;
     Ok(Repaired { allocated, backup })
-}
-
-async fn sync_dir<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
-    disk.sync_dir(dir).await.map_err(|error| Error::io("syncing the directory", dir, error))
 }
 
 /// The newest segment up to its last byte that is not zero, as `NAME.broken`.
@@ -96,17 +94,6 @@ async fn copy_aside<D: Disk>(
         let _ = disk.remove_file(&to).await;
     }
     outcome.map(|()| to)
-}
-
-/// The same bytes at the same place: dirty again, so that the next sync covers them.
-async fn write_again<D: Disk>(
-    disk: &D,
-    path: &Path,
-    file: &D::File,
-    from: u64,
-    to: u64,
-) -> Result<()> {
-    copy_bytes(disk, path, file, file, from, to).await
 }
 
 /// Copies `from..to` of one file to the same place in another.

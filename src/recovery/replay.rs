@@ -81,7 +81,7 @@ impl Replay {
                 self.other_snapshot = Some((snapshot.index, snapshot.term))
             }
             Content::Other => {}
-            &Content::Entry { index, term, .. } => {
+            &Content::Entry { index, term } => {
                 self.term_max = self.term_max.max(term);
                 if index <= self.start_index {
                     self.term_at_start = (index == self.start_index).then_some(term);
@@ -108,7 +108,7 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{EntryKind, Position, Seq};
+    use crate::types::{Position, Seq};
 
     fn run(start: (u64, u64), facts: &[Content]) -> Result<Replay> {
         let mut replay = Replay::from_snapshot(start.0, start.1);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn entry(index: u64, term: u64) -> Content {
-        Content::Entry { index, term, kind: EntryKind::Normal, bytes: 0 }
+        Content::Entry { index, term }
     }
 
     fn snapshot(index: u64, term: u64) -> Content {

@@ -12,7 +12,7 @@ use crate::format::frame::LENGTH_FIELD_BYTES;
 use crate::format::mark::NotAMark;
 use crate::format::{Chain, LogId, Mark, RecordType, Shape};
 use crate::io::DiskFile;
-use crate::types::{EntryKind, HardState, INDEXES, Position, Seq, Snapshot};
+use crate::types::{HardState, INDEXES, Position, Seq, Snapshot};
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
@@ -32,8 +32,6 @@ pub(crate) enum Content {
     Entry {
         index: u64,
         term: u64,
-        kind: EntryKind,
-        bytes: u64,
     },
     State(HardState),
     Snapshot(Snapshot),
@@ -308,12 +306,7 @@ fn content(record: RawRecord, heeds: Heeds, path: &Path, offset: u64) -> Result<
                     entry.index
                 )));
             }
-            Content::Entry {
-                index: entry.index,
-                term: entry.term,
-                kind: entry.kind,
-                bytes: entry.data.len() as u64,
-            }
+            Content::Entry { index: entry.index, term: entry.term }
         }
         RecordType::State => Content::State(decode::state(record.data).map_err(bad)?),
         RecordType::Snapshot => {

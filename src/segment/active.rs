@@ -4,10 +4,12 @@
 //! after every write it has to cover came back. And nothing is written beyond the allocated space, so that a full
 //! disk shows before a group has its place in the log.
 
+use super::name::SegmentName;
+use super::pipeline::Prepared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, DiskFile};
+use crate::io::{Disk, DiskFile, Lane};
 use crate::types::{Position, Seq};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) struct Active<D: Disk> {
     pub disk: D,
@@ -21,6 +23,37 @@ pub(crate) struct Active<D: Disk> {
 }
 
 impl<D: Disk> Active<D> {
+    /// Begins a segment in a prepared file: writes the head that `fill` gives (`head_bytes` in all), makes it durable,
+    /// and only then gives the file its name. The name is durable after the next sync of the directory.
+    pub(crate) async fn begin(
+        disk: &D,
+        prepared: Prepared<D::File>,
+        dir: &Path,
+        name: SegmentName,
+        head_bytes: u64,
+        fill: impl FnMut(&mut [u8]) -> usize,
+    ) -> Result<Active<D>> {
+        let mut file = prepared.file;
+        file.set_lane(Lane::Commit);
+        let mut segment = Active {
+            disk: disk.clone(),
+            file,
+            path: prepared.path,
+            seq: name.seq,
+            offset: 0,
+            allocated: prepared.allocated,
+        };
+        segment.reserve(head_bytes).await?;
+        segment.write(fill).await?;
+        segment.sync().await?;
+        let path = dir.join(name.to_string());
+        disk.rename(&segment.path, &path)
+            .await
+            .map_err(|error| Error::io("naming the segment", &path, error))?;
+        segment.path = path;
+        Ok(segment)
+    }
+
     pub(crate) fn position(&self) -> Position {
         Position::new(self.seq, self.offset)
     }

@@ -3,7 +3,6 @@
 use super::name::SegmentName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, DiskFile};
-use crate::types::Seq;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,19 +113,20 @@ pub(crate) async fn lock_newest<D: Disk>(
     }
 }
 
-/// The path that a segment gets.
-pub(crate) fn path_of(dir: &Path, seq: Seq, index: u64) -> PathBuf {
-    dir.join(SegmentName { seq, index }.to_string())
+/// Makes the names in the directory durable.
+pub(crate) async fn sync<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
+    disk.sync_dir(dir).await.map_err(|error| Error::io("syncing the directory", dir, error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Seq;
 
     fn files(names: &[(u64, u64)]) -> Vec<SegmentFile> {
-        let file = |&(seq, index): &(u64, u64)| SegmentFile {
-            name: SegmentName { seq: Seq(seq), index },
-            path: path_of(Path::new("log"), Seq(seq), index),
+        let file = |&(seq, index): &(u64, u64)| {
+            let name = SegmentName { seq: Seq(seq), index };
+            SegmentFile { name, path: Path::new("log").join(name.to_string()) }
         };
         names.iter().map(file).collect()
     }

@@ -17,7 +17,7 @@ use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
 use crate::segment::active::Active;
 use crate::segment::dir;
-use crate::segment::name::PREPARED;
+use crate::segment::name::{PREPARED, SegmentName};
 use crate::segment::pipeline::{self, LeftOver, Pipeline};
 use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
@@ -414,20 +414,8 @@ async fn write_first_segment<D: Disk>(
     let records =
         [Record::Metadata(options.metadata.clone()), Record::Snapshot(Snapshot::default())];
     let mut encoder = GroupEncoder::new(&place, &records);
-    let mut first = Active {
-        disk: disk.clone(),
-        file: prepared.file,
-        path: prepared.path,
-        seq: start.seq,
-        offset: 0,
-        allocated: prepared.allocated,
-    };
-    first.reserve(encoder.bytes()).await?;
-    first.write(|buffer| encoder.fill(buffer)).await?;
-    first.sync().await?;
-    let path = dir::path_of(dir, start.seq, 0);
-    // The name itself becomes durable with the directory sync of the opening that follows, before anyone is told.
-    disk.rename(&first.path, &path)
-        .await
-        .map_err(|error| Error::io("naming the first segment", &path, error))
+    let name = SegmentName { seq: start.seq, index: 0 };
+    let (bytes, fill) = (encoder.bytes(), |buffer: &mut [u8]| encoder.fill(buffer));
+    // The name becomes durable with the directory sync of the opening that follows, before anyone is told.
+    Active::begin(disk, prepared, dir, name, bytes, fill).await.map(drop)
 }

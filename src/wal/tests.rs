@@ -531,6 +531,50 @@ fn open_or_create_does_not_trip_over_another() {
     }
 }
 
+/// Where the file system has no direct reads, recovery may be shown what a failed sync lost. Then it writes that again,
+/// so that what it hands out is durable.
+#[test]
+fn without_direct_reads_the_unproven_part_is_written_again() {
+    let einval = 22;
+    let mut believed = 0;
+    for n in 1..8 {
+        let sim = machine(1);
+        sim.block_on(async {
+            let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await.unwrap();
+            wal.append("durable").await.unwrap();
+            sim.fail_next(OpKind::Sync, EIO);
+            wal.append(payload(2, 11_000)).await.unwrap_err();
+        });
+        sim.kill();
+        sim.fail_nth(n, einval);
+        // Which operation is the direct open shows by what it leads to; for the others, EINVAL is a plain failure.
+        let shown = match sim.block_on(start_on(&sim, options(), How::Open)) {
+            Ok((_, recovery)) => recovery.last_index,
+            Err(_) => continue,
+        };
+        sim.clear_faults();
+        sim.power_loss(Crash::LoseUnsynced);
+        let (_, recovery) = sim.block_on(start_on(&sim, options(), How::Open)).unwrap();
+        assert_eq!(recovery.last_index, shown, "EINVAL at operation {n}");
+        believed += u64::from(shown == Some(2));
+    }
+    assert_eq!(believed, 1, "one of the operations is the direct open");
+}
+
+/// Numbers that cannot be counted up any further are no log's own; such a log is refused before it is touched.
+#[test]
+fn numbers_at_their_end_are_refused() {
+    let sim = machine(1);
+    let mut unmarked = crate::recovery::tests::Unmarked::default();
+    unmarked.record(4, None);
+    unmarked.record(1, None);
+    let path = format!("{DIR}/7fffffffffffffff-0000000000000000.wal");
+    sim.write_file(&path, unmarked.bytes.clone());
+    let error = sim.block_on(start_on(&sim, options(), How::Open)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(sim.read_file(&path).unwrap(), unmarked.bytes);
+}
+
 /// P1: the kernel takes only a part of a write. The group is not acked, and nothing is lost.
 #[test]
 fn short_write_is_not_acked() {
