@@ -78,6 +78,15 @@ contract!(
     locks_exclude,
     locks_outlast_the_file_until_its_operation_ends,
     direct_reads,
+    writes_that_are_durable_at_once_are_read,
+    durable_writes_overlap,
+    direct_mode_comes_and_goes,
+    direct_mode_wants_alignment,
+    direct_mode_keeps_the_lock,
+    zeros_are_written,
+    zero_ranges_are_zeros_or_unsupported,
+    abandoned_zeros_leave_nothing_dangling,
+    geometry_is_of_powers_of_two,
     buffers_wait_and_come_back,
     buffers_of_abandoned_writes_come_back,
     abandoned_operations_harm_nothing,
@@ -119,9 +128,23 @@ async fn open_to_write<D: Disk>(disk: &D, path: &Path) -> D::File {
 
 /// Writes all of `bytes` with one write.
 async fn write<D: Disk>(disk: &D, file: &D::File, offset: u64, bytes: &[u8]) {
+    write_and_persist(disk, file, offset, bytes, Persist::Later).await;
+}
+
+async fn write_now<D: Disk>(disk: &D, file: &D::File, offset: u64, bytes: &[u8]) {
+    write_and_persist(disk, file, offset, bytes, Persist::Now).await;
+}
+
+async fn write_and_persist<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    offset: u64,
+    bytes: &[u8],
+    persist: Persist,
+) {
     let mut buf = disk.buffer().await;
     buf[..bytes.len()].copy_from_slice(bytes);
-    let (count, buf) = file.write_at(buf, bytes.len(), offset).await;
+    let (count, buf) = file.write_at(buf, bytes.len(), offset, persist).await;
     assert_eq!(count.unwrap(), bytes.len());
     assert_eq!(&buf[..bytes.len()], bytes, "the buffer comes back untouched");
     assert_eq!(buf.len(), CONFIG.buffer_bytes);
@@ -238,7 +261,7 @@ async fn readers_cannot_write<D: Disk>(disk: D, dir: &Path) {
     let file = create(&disk, &path).await;
     write(&disk, &file, 0, b"kept").await;
     let reader = disk.open(&path, Access::Read, Lane::Commit).await.unwrap();
-    let (result, buf) = reader.write_at(disk.buffer().await, 1, 0).await;
+    let (result, buf) = reader.write_at(disk.buffer().await, 1, 0, Persist::Later).await;
     assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
     assert_eq!(buf.len(), CONFIG.buffer_bytes);
     assert!(reader.truncate(0).await.is_err());
@@ -386,7 +409,7 @@ async fn locks_outlast_the_file_until_its_operation_ends<D: Disk>(disk: D, dir: 
         let mut buf = disk.buffer().await;
         buf.fill(b'x');
         {
-            let mut write = pin!(file.write_at(buf, BLOCK_BYTES, 0));
+            let mut write = pin!(file.write_at(buf, BLOCK_BYTES, 0, Persist::Later));
             let _ = poll_once(write.as_mut());
         }
         drop(file);
@@ -425,6 +448,227 @@ async fn direct_reads<D: Disk>(disk: D, dir: &Path) {
     assert_eq!(&read(&direct, 0, BLOCK_BYTES).await[..5], b"dirty");
 }
 
+/// Past the page cache from now on; `false` (said aloud) where that cannot be.
+fn go_direct<F: DiskFile>(file: &F) -> bool {
+    match file.set_direct(true) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert_eq!(file.geometry().unwrap().direct_align, None);
+            eprintln!("skipped: no direct I/O here");
+            false
+        }
+    }
+}
+
+async fn writes_that_are_durable_at_once_are_read<D: Disk>(disk: D, dir: &Path) {
+    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+        let file = disk.open(&dir.join(name), Access::Create, lane).await.unwrap();
+        write_now(&disk, &file, 0, b"hello").await;
+        write(&disk, &file, 5, b" and more").await;
+        write_now(&disk, &file, 6, b"AND").await;
+        assert_eq!(read(&file, 0, 100).await, b"hello AND more");
+        assert_eq!(file.len().unwrap(), 14);
+        if go_direct(&file) {
+            write_now(&disk, &file, BLOCK, &[b'x'; BLOCK_BYTES]).await;
+            assert_eq!(file.len().unwrap(), 2 * BLOCK);
+            let bytes = read(&file, 0, 2 * BLOCK_BYTES).await;
+            assert_eq!(&bytes[..14], b"hello AND more");
+            assert!(bytes[14..BLOCK_BYTES].iter().all(|&byte| byte == 0));
+            assert_eq!(bytes[BLOCK_BYTES..], [b'x'; BLOCK_BYTES]);
+        }
+    }
+    let reader = disk.open(&dir.join("a"), Access::Read, Lane::Commit).await.unwrap();
+    let (result, _) = reader.write_at(disk.buffer().await, 1, 0, Persist::Now).await;
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+}
+
+/// More writes than buffers, all started at once, and one given up half-way: each ends, and gives its buffer back.
+async fn durable_writes_overlap<D: Disk>(disk: D, dir: &Path) {
+    for (name, direct) in [("a", false), ("b", true)] {
+        let file = Rc::new(create(&disk, &dir.join(name)).await);
+        file.write_zeros(0, 21 * BLOCK).await.unwrap();
+        file.sync_data().await.unwrap();
+        if direct && !go_direct(&*file) {
+            return;
+        }
+        let mut buf = disk.buffer().await;
+        buf.fill(20);
+        start_and_drop(file.write_at(buf, BLOCK_BYTES, 20 * BLOCK, Persist::Now));
+        let left = Rc::new(Cell::new(20_u64));
+        for i in 0..20_u8 {
+            let (disk_of_task, file, left) = (disk.clone(), Rc::clone(&file), Rc::clone(&left));
+            disk.spawn(async move {
+                let offset = u64::from(i) * BLOCK;
+                write_now(&disk_of_task, &file, offset, &[i; BLOCK_BYTES]).await;
+                assert_eq!(read(&*file, offset, BLOCK_BYTES).await, [i; BLOCK_BYTES]);
+                left.set(left.get() - 1);
+            });
+        }
+        eventually(&disk, async || left.get() == 0).await;
+        let mut all = Vec::new();
+        for _ in 0..CONFIG.buffer_count {
+            all.push(disk.buffer().await);
+        }
+        let bytes = read(&*file, 0, 30 * BLOCK_BYTES).await;
+        assert_eq!(bytes.len(), 21 * BLOCK_BYTES);
+        for (i, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+            assert!(block.iter().all(|&byte| usize::from(byte) == i), "block {i}");
+        }
+    }
+}
+
+/// One description, first through the cache, then past it, then through it again.
+async fn direct_mode_comes_and_goes<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, &[b'1'; 2 * BLOCK_BYTES]).await;
+    file.sync_data().await.unwrap();
+    if !go_direct(&file) {
+        return;
+    }
+    assert_eq!(read(&file, 0, BLOCK_BYTES).await, [b'1'; BLOCK_BYTES]);
+    write(&disk, &file, BLOCK, &[b'2'; BLOCK_BYTES]).await;
+    write_now(&disk, &file, 2 * BLOCK, &[b'3'; BLOCK_BYTES]).await;
+    file.sync_data().await.unwrap();
+    let expected: Vec<u8> = [b'1', b'2', b'3'].into_iter().flat_map(|b| [b; BLOCK_BYTES]).collect();
+    assert_eq!(read(&file, 0, 4 * BLOCK_BYTES).await, expected);
+    // Whoever reads through the cache sees the same.
+    let reader = disk.open(&path, Access::Read, Lane::Commit).await.unwrap();
+    assert_eq!(read(&reader, 0, 4 * BLOCK_BYTES).await, expected);
+
+    file.set_direct(false).unwrap();
+    assert_eq!(read(&file, 1, 4 * BLOCK_BYTES).await, expected[1..]);
+    write(&disk, &file, 3 * BLOCK - 1, b"end").await;
+    assert_eq!(read(&file, 3 * BLOCK - 2, 100).await, b"3end");
+    file.sync_data().await.unwrap();
+    assert_eq!(file.len().unwrap(), 3 * BLOCK + 2);
+}
+
+async fn direct_mode_wants_alignment<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    write(&disk, &file, 0, &[b'x'; BLOCK_BYTES]).await;
+    file.sync_data().await.unwrap();
+    if !go_direct(&file) {
+        return;
+    }
+    for persist in [Persist::Later, Persist::Now] {
+        for (offset, len) in [(1, BLOCK_BYTES), (0, 100), (BLOCK - 100, 100)] {
+            let buf = disk.buffer().await;
+            let (result, buf) = file.write_at(buf, len, offset, persist).await;
+            assert_eq!(kind(result), ErrorKind::InvalidInput, "{len} at {offset}");
+            assert_eq!(buf.len(), CONFIG.buffer_bytes);
+        }
+    }
+    assert_eq!(kind(file.write_zeros(1, BLOCK).await), ErrorKind::InvalidInput);
+    assert_eq!(kind(file.write_zeros(0, 100).await), ErrorKind::InvalidInput);
+    assert_eq!(read(&file, 0, 2 * BLOCK_BYTES).await, [b'x'; BLOCK_BYTES]);
+    file.write_zeros(0, 2 * BLOCK).await.unwrap();
+    assert_eq!(read(&file, 0, 4 * BLOCK_BYTES).await, [0; 2 * BLOCK_BYTES]);
+}
+
+async fn direct_mode_keeps_the_lock<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    assert!(file.try_lock().unwrap());
+    if !go_direct(&file) {
+        return;
+    }
+    let other = open_to_write(&disk, &path).await;
+    assert!(!other.try_lock().unwrap());
+    // A write that nobody waits for holds on to the file, and so to its lock.
+    let mut buf = disk.buffer().await;
+    buf.fill(b'x');
+    start_and_drop(file.write_at(buf, BLOCK_BYTES, 0, Persist::Now));
+    drop(file);
+    eventually(&disk, async || other.try_lock().unwrap()).await;
+    assert_eq!(read(&other, 0, 2 * BLOCK_BYTES).await, [b'x'; BLOCK_BYTES]);
+}
+
+async fn zeros_are_written<D: Disk>(disk: D, dir: &Path) {
+    const MANY: usize = 600_000; // some pieces, and a part of one
+    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+        // No buffer of the pool is needed.
+        let mut all = Vec::new();
+        for _ in 0..CONFIG.buffer_count {
+            all.push(disk.buffer().await);
+        }
+        let file = disk.open(&dir.join(name), Access::Create, lane).await.unwrap();
+        file.write_zeros(0, 0).await.unwrap();
+        assert_eq!(file.len().unwrap(), 0);
+        file.write_zeros(3, MANY as u64).await.unwrap();
+        drop(all);
+        assert_eq!(file.len().unwrap(), 3 + MANY as u64);
+        let bytes = read(&file, 0, 2 * MANY).await;
+        assert_eq!(bytes.len(), 3 + MANY);
+        assert!(bytes.iter().all(|&byte| byte == 0));
+
+        write(&disk, &file, 0, b"0123456789").await;
+        file.write_zeros(2, 6).await.unwrap();
+        assert_eq!(read(&file, 0, 10).await, b"01\0\0\0\0\0\x0089");
+        assert_eq!(file.len().unwrap(), 3 + MANY as u64, "it never shrinks");
+        file.sync_data().await.unwrap();
+    }
+}
+
+async fn zero_ranges_are_zeros_or_unsupported<D: Disk>(disk: D, dir: &Path) {
+    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+        let file = disk.open(&dir.join(name), Access::Create, lane).await.unwrap();
+        write(&disk, &file, 0, &[b'x'; 2 * BLOCK_BYTES]).await;
+        match file.zero_range(BLOCK, 3 * BLOCK).await {
+            Ok(()) => {
+                let bytes = read(&file, 0, 5 * BLOCK_BYTES).await;
+                assert_eq!(bytes.len(), 4 * BLOCK_BYTES);
+                assert_eq!(bytes[..BLOCK_BYTES], [b'x'; BLOCK_BYTES]);
+                assert!(bytes[BLOCK_BYTES..].iter().all(|&byte| byte == 0));
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+                assert_eq!(read(&file, 0, 5 * BLOCK_BYTES).await, [b'x'; 2 * BLOCK_BYTES]);
+            }
+        }
+    }
+}
+
+async fn abandoned_zeros_leave_nothing_dangling<D: Disk>(disk: D, dir: &Path) {
+    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+        let path = dir.join(name);
+        let file = disk.open(&path, Access::Create, lane).await.unwrap();
+        assert!(file.try_lock().unwrap());
+        for _ in 0..3 {
+            start_and_drop(file.write_zeros(0, 1 << 20));
+            start_and_drop(file.zero_range(0, BLOCK));
+        }
+        // The one buffer of zeros is there again for the next.
+        file.write_zeros(0, 1 << 20).await.unwrap();
+        assert_eq!(file.len().unwrap(), 1 << 20);
+        drop(file);
+        let next = open_to_write(&disk, &path).await;
+        eventually(&disk, async || next.try_lock().unwrap()).await;
+    }
+}
+
+async fn geometry_is_of_powers_of_two<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    let geometry = file.geometry().unwrap();
+    assert!(geometry.block_bytes.is_power_of_two(), "{geometry:?}");
+    assert!(geometry.block_bytes >= 512, "{geometry:?}");
+    assert!(geometry.direct_align.is_none_or(u64::is_power_of_two), "{geometry:?}");
+    // It says what is so, and asking changes nothing.
+    assert_eq!(file.set_direct(true).is_ok(), geometry.direct_align.is_some());
+    assert_eq!(file.geometry().unwrap(), geometry);
+    let reader = disk.open(&path, Access::Read, Lane::Commit).await.unwrap();
+    assert_eq!(reader.geometry().unwrap(), geometry);
+    if let Some(align) = geometry.direct_align
+        && let Ok(align) = usize::try_from(align)
+        && align <= CONFIG.buffer_bytes
+    {
+        write_now(&disk, &file, align as u64, &vec![b'x'; align]).await;
+        assert_eq!(file.len().unwrap(), 2 * align as u64);
+    }
+}
+
 async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
     let file = create(&disk, &dir.join("a")).await;
 
@@ -439,7 +683,7 @@ async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
         let mut waits = pin!(disk.buffer());
         assert!(poll_once(waits.as_mut()).is_pending());
         // By way of a write, and short, so that a buffer which comes back cut would show.
-        let (result, buffer) = file.write_at(buffers.pop().unwrap(), 1, 0).await;
+        let (result, buffer) = file.write_at(buffers.pop().unwrap(), 1, 0, Persist::Later).await;
         assert_eq!(result.unwrap(), 1);
         drop(buffer);
         assert_eq!(waits.await.len(), CONFIG.buffer_bytes);
@@ -447,14 +691,20 @@ async fn buffers_wait_and_come_back<D: Disk>(disk: D, dir: &Path) {
 }
 
 async fn buffers_of_abandoned_writes_come_back<D: Disk>(disk: D, dir: &Path) {
-    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
+    let (commit, background) = (Lane::Commit, Lane::Background);
+    for (name, lane, persist) in [
+        ("a", commit, Persist::Later),
+        ("b", commit, Persist::Now),
+        ("c", background, Persist::Later),
+        ("d", background, Persist::Now),
+    ] {
         let path = dir.join(name);
         let file = disk.open(&path, Access::Create, lane).await.unwrap();
         for round in 0..10 {
             for _ in 0..CONFIG.buffer_count {
                 let mut buf = disk.buffer().await;
                 buf.fill(round);
-                start_and_drop(file.write_at(buf, BLOCK_BYTES, 0));
+                start_and_drop(file.write_at(buf, BLOCK_BYTES, 0, persist));
             }
         }
         let mut all = Vec::new();
@@ -615,7 +865,7 @@ fn the_background_lane_holds_up_no_commit() {
             while commits < 3 {
                 // Inline: done by the first poll, however full the helper's queue is.
                 let buf = disk.buffer().await;
-                let mut write = pin!(commit.write_at(buf, 100, commits * 100));
+                let mut write = pin!(commit.write_at(buf, 100, commits * 100, Persist::Later));
                 assert!(poll_once(write.as_mut()).is_ready());
                 assert!(poll_once(pin!(commit.sync_data())).is_ready());
                 assert!(poll_once(pin!(disk.sync_dir(&self.0))).is_ready());

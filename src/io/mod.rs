@@ -16,15 +16,18 @@
 //!
 //! 1. **Everything happens on one thread.** A disk, its files and its buffers stay on the thread that made them;
 //!    futures are not `Send`. Dropping a future of an operation never frees memory that the kernel still uses.
-//! 2. **A write is not durable.** Only [`DiskFile::sync_data`] makes the bytes, and the length, of *completed*
-//!    writes durable. A write that is in flight when the sync is submitted is not covered.
+//! 2. **A write is not durable** unless it was told to be ([`Persist::Now`]). Only [`DiskFile::sync_data`] makes the
+//!    bytes, and the length, of *completed* writes durable. A write that is in flight when the sync is submitted is
+//!    not covered.
 //! 3. **A write may be short.** `write_at` gives the kernel's count; the caller decides.
 //! 4. **A name is not durable.** `create`, `rename`, `remove_file` and `create_dir` reach stable storage with
 //!    [`Disk::sync_dir`] of the directory that holds the name.
 //! 5. **A failed sync is final.** Afterwards cached reads may show bytes that will never reach the disk, and
-//!    another sync may succeed without having written them; [`Access::ReadDirect`] shows what the disk has.
+//!    another sync may succeed without having written them; [`Access::ReadDirect`] shows what the disk has. A failed
+//!    write with [`Persist::Now`] is the same for its own bytes: they are on the disk, in part, or not at all.
 //! 6. **The lock belongs to the file that is written through** (an open-file-description lock): it is let go only
 //!    when that description is closed and its last operation has ended.
+//! 7. **Writes in flight end in any order**, also two to the same place: whoever cares waits for the first.
 
 use std::future::Future;
 use std::io;
@@ -34,11 +37,13 @@ use std::time::Duration;
 
 mod buf;
 mod fill;
+mod geometry;
 mod plain;
 mod pool;
 mod start;
 mod threads;
 mod uring;
+mod zeros;
 
 #[cfg(test)]
 mod contract;
@@ -75,6 +80,29 @@ pub(crate) enum Lane {
     Commit,
     /// Everything else: must not delay an operation in the commit lane.
     Background,
+}
+
+/// When a write is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persist {
+    /// With the next [`DiskFile::sync_data`].
+    Later,
+    /// When it completes (`RWF_DSYNC`): its bytes, and what is needed to read them back (length, extents). Says
+    /// nothing about other writes.
+    Now,
+}
+
+/// What a file's file system and device can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Every address, offset and length of direct I/O is a multiple of it, which is a power of two; `None`: no direct
+    /// I/O here. (Direct *reads* here keep to [`BLOCK_BYTES`] all the same.)
+    pub direct_align: Option<u64>,
+    /// The larger of the file system's block and the device's physical block; a power of two.
+    pub block_bytes: u64,
+    /// Blocks are not overwritten in place, as far as we know: btrfs, bcachefs, zfs, f2fs; but also overlayfs, fuse and
+    /// network file systems, of which nothing is known.
+    pub copy_on_write: bool,
 }
 
 /// A name in a directory.
@@ -119,9 +147,23 @@ pub(crate) trait Disk: Clone + 'static {
 
     /// Time since an arbitrary start; never goes back.
     fn now(&self) -> Duration;
-    /// At least so long. `threads` rounds up to whole milliseconds. On the ring a sleep of nothing submits what was
+    /// At least so long. `threads` rounds up to whole milliseconds, or is busy for less than one. On the ring a sleep of nothing submits what was
     /// started; a loop of `yield_now` never does.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+    /// Waits for `ready` without giving the thread away, for at most `limit`; says whether it is. In virtual time
+    /// nothing can happen meanwhile.
+    fn spin(&self, limit: Duration, ready: impl Fn() -> bool) -> bool {
+        let begun = self.now();
+        loop {
+            if ready() {
+                return true;
+            }
+            if self.now().saturating_sub(begun) >= limit {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
     /// Runs a task beside the caller, on the same thread. It is dropped when the main task ends.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
@@ -138,13 +180,40 @@ pub(crate) trait DiskFile: 'static {
         buf: Self::Buf,
         len: usize,
         offset: u64,
+        persist: Persist,
     ) -> impl Future<Output = (io::Result<usize>, Self::Buf)>;
+    /// As [`write_at`](Self::write_at) with [`Persist::Now`], for a caller that has nothing else to do until then: where a
+    /// plain call is quicker, it may block the thread.
+    fn write_alone(
+        &self,
+        buf: Self::Buf,
+        len: usize,
+        offset: u64,
+    ) -> impl Future<Output = (io::Result<usize>, Self::Buf)> {
+        self.write_at(buf, len, offset, Persist::Now)
+    }
+    /// Really writes zeros, so that the blocks are there and written and a later write changes no metadata; grows the
+    /// file if need be. In pieces, one write of the disk in flight at a time, without a buffer of the pool; if the
+    /// future is dropped, at most the piece under way still lands. Not durable before [`sync_data`](Self::sync_data).
+    fn write_zeros(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>>;
+    /// The same by the device alone, without sending zeros to it (`fallocate` with `FALLOC_FL_WRITE_ZEROES`, of kernel
+    /// 6.17). `Unsupported` where kernel, file system or device cannot: then it is for [`write_zeros`](Self::write_zeros).
+    fn zero_range(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>>;
     /// Makes the bytes of completed writes, and the file's length, durable (`fdatasync`).
     fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
     /// Reserves space for `offset..offset + len` and grows the file over it; new bytes read as zero
     /// (`fallocate` with mode 0). Where the file system has no such call, the file only grows (`ftruncate`).
     fn allocate(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>>;
     fn truncate(&self, len: u64) -> impl Future<Output = io::Result<()>>;
+    /// From now on this open file's reads and writes go past the page cache, or through it again; the description, and
+    /// so its lock, stays. `InvalidInput` (EINVAL) where the file system cannot, and nothing has changed. Not for while
+    /// operations are in flight: which of them it still concerns is open.
+    ///
+    /// Reads follow the rules of [`Access::ReadDirect`] then. Writes keep to [`Geometry::direct_align`] or fail with
+    /// `InvalidInput`.
+    fn set_direct(&self, direct: bool) -> io::Result<()>;
+    /// What the file system and the device below this file can do.
+    fn geometry(&self) -> io::Result<Geometry>;
     /// From now on the file is used for this.
     fn set_lane(&mut self, lane: Lane);
     /// Takes the exclusive lock of the whole file for this open file description; `false` if another has it.

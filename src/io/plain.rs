@@ -2,7 +2,7 @@
 //! worth a trip through it, or that all of `threads` is made of. They block, and know of no runtime.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -10,9 +10,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::{ReadWriteFlags, pwritev2};
 
-use super::{Access, DirEntry};
+use super::{Access, DirEntry, Persist};
 
 /// Mode of the files we create: the log may hold what nobody else should read.
 pub(super) const FILE_MODE: u32 = 0o600;
@@ -80,6 +81,39 @@ pub(super) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()>
     }
 }
 
+/// `FALLOC_FL_WRITE_ZEROES`, which the crates do not know yet.
+pub(super) const WRITE_ZEROES: u32 = 0x80;
+
+/// Makes the device write zeros by itself.
+pub(super) fn zero_range(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    let mode = FallocateFlags::from_bits_retain(WRITE_ZEROES);
+    loop {
+        let result = rustix::fs::fallocate(&file, mode, offset, len);
+        match result.map_err(io::Error::from) {
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) if is_unsupported(&error) => return Err(io::ErrorKind::Unsupported.into()),
+            result => return result,
+        }
+    }
+}
+
+/// Past the page cache from now on, or through it.
+pub(super) fn set_direct(file: impl AsFd, direct: bool) -> io::Result<()> {
+    let mut flags = rustix::fs::fcntl_getfl(&file)?;
+    flags.set(OFlags::DIRECT, direct);
+    Ok(rustix::fs::fcntl_setfl(&file, flags)?)
+}
+
+/// Refuses a direct write that no device could take. The kernel would, too, but not on every file system: btrfs
+/// silently goes through the cache.
+pub(super) fn check_direct_write(offset: u64, len: usize) -> io::Result<()> {
+    const SECTOR_BYTES: u64 = 512;
+    if offset.is_multiple_of(SECTOR_BYTES) && (len as u64).is_multiple_of(SECTOR_BYTES) {
+        return Ok(());
+    }
+    Err(Errno::EINVAL.into())
+}
+
 /// What is left of `allocate` without `fallocate`: the file reaches to the end of the range, as a hole.
 pub(super) fn grow(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
     let end = offset.checked_add(len).ok_or_else(|| io::Error::from(Errno::EFBIG))?;
@@ -116,6 +150,30 @@ pub(super) fn try_lock(file: impl AsFd) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// One write that was not interrupted. `EINTR` means that nothing was written, so it is not a short write either.
+pub(super) fn write(
+    file: impl AsFd,
+    bytes: &[u8],
+    offset: u64,
+    persist: Persist,
+    direct: bool,
+) -> io::Result<usize> {
+    if direct {
+        check_direct_write(offset, bytes.len())?;
+    }
+    let flags = match persist {
+        Persist::Later => ReadWriteFlags::empty(),
+        Persist::Now => ReadWriteFlags::DSYNC,
+    };
+    loop {
+        let count = pwritev2(&file, &[IoSlice::new(bytes)], offset, flags);
+        match count.map_err(io::Error::from) {
+            Err(error) if is_interrupted(&error) => {}
+            result => return result,
+        }
     }
 }
 

@@ -12,41 +12,112 @@
 //! Rotation renames and syncs the directory between two commits, so these must not queue behind a background
 //! `fallocate` of a whole segment; that the background also uses them costs a commit at most one journal commit.
 //!
-//! Sleeps are tokio's, rounded up to whole milliseconds.
+//! Sleeps are tokio's, rounded up to whole milliseconds; those shorter than one are busy.
 //!
 //! # Invariants
 //!
 //! 1. An operation handed to the helper owns all it touches (the file, the buffer), so dropping its future frees
 //!    nothing early: the operation runs to its end, and file and buffer are let go there.
 //! 2. A background operation always ends: a panic in one is caught and reported as that operation's error, and the
-//!    helper goes on; if the thread is gone altogether, the channel says so.
+//!    helper goes on; if the thread is gone altogether, the channel, or the end of the message, says so.
 //! 3. When [`ThreadsRuntime`] is dropped, no operation is in flight any more.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::mpsc::{self, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::fill::Fill;
 use super::pool::{Lease, Pool};
 use super::start::{DiskConfig, OnDisk};
-use super::{Access, AlignedBuf, DirEntry, Disk, DiskFile, Lane, plain};
+use super::zeros::Zeros;
+use super::{
+    Access, AlignedBuf, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry, plain,
+};
+
+/// Shorter sleeps are made by looking at the clock, and letting other tasks and threads run in between.
+const BUSY_SLEEP_MAX: Duration = Duration::from_millis(1);
 
 /// Background operations that wait for the helper; more make their callers wait.
 const HELPER_QUEUE_MAX: usize = 64;
 
+/// How long they wait before they try again.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
 enum Message {
-    Run(Box<dyn FnOnce() + Send>),
+    Run(Queued),
     Stop,
+}
+
+/// An operation on its way to the helper, and its answer on the way back, in one piece of memory.
+struct Operation<F, T>(Mutex<Stage<F, T>>);
+
+struct Stage<F, T> {
+    operation: Option<F>,
+    answer: Option<T>,
+    /// There will be no other answer.
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+impl<F, T> Operation<F, T> {
+    fn lock(&self) -> MutexGuard<'_, Stage<F, T>> {
+        // Nothing panics under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer; `None` if the operation panicked or was never run.
+    fn poll(&self, context: &Context<'_>) -> Poll<Option<T>> {
+        let mut stage = self.lock();
+        if stage.ended {
+            return Poll::Ready(stage.answer.take());
+        }
+        stage.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// An operation of any kind, as the helper sees it.
+trait Run: Send + Sync {
+    fn run(&self);
+    fn end(&self);
+}
+
+impl<F: FnOnce() -> T + Send, T: Send> Run for Operation<F, T> {
+    fn run(&self) {
+        let operation = self.lock().operation.take();
+        let answer = operation.map(|operation| operation());
+        self.lock().answer = answer;
+    }
+
+    fn end(&self) {
+        let mut stage = self.lock();
+        stage.ended = true;
+        let (operation, waker) = (stage.operation.take(), stage.waker.take());
+        drop(stage);
+        drop(operation);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The helper's share of an operation: when it goes, run or not, the caller is told.
+struct Queued(Arc<dyn Run>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// The runtime that carries a [`ThreadsDisk`], and its helper thread.
@@ -60,7 +131,7 @@ pub(super) struct ThreadsRuntime {
 impl ThreadsRuntime {
     pub(super) fn start(config: DiskConfig) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let (sender, receiver) = flume::bounded(HELPER_QUEUE_MAX);
+        let (sender, receiver) = mpsc::sync_channel(HELPER_QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("seawal-io".to_owned())
             .spawn(move || help(&receiver))?;
@@ -74,6 +145,7 @@ impl ThreadsRuntime {
             shared: Rc::new(Shared {
                 pool: Pool::of_buffers(&self.config),
                 helper: self.helper.clone(),
+                zeros: Zeros::default(),
                 start: Instant::now(),
             }),
         };
@@ -93,18 +165,18 @@ impl Drop for ThreadsRuntime {
 }
 
 /// The helper thread's loop.
-fn help(messages: &flume::Receiver<Message>) {
-    while let Ok(Message::Run(operation)) = messages.recv() {
-        // Caught, because operations behind it in the queue would wait for ever. Unwinding drops the sender of the
-        // answer, which is how the caller learns of it; nothing else is shared with the operation.
-        let _ = catch_unwind(AssertUnwindSafe(operation));
+fn help(messages: &mpsc::Receiver<Message>) {
+    while let Ok(Message::Run(queued)) = messages.recv() {
+        // Caught, because operations behind it in the queue would wait for ever. The caller learns of it when `queued`
+        // is dropped; nothing else is shared with the operation.
+        let _ = catch_unwind(AssertUnwindSafe(|| queued.0.run()));
     }
 }
 
 /// The way to the helper thread.
 #[derive(Clone)]
 struct Helper {
-    sender: flume::Sender<Message>,
+    sender: mpsc::SyncSender<Message>,
 }
 
 impl Helper {
@@ -113,18 +185,24 @@ impl Helper {
         &self,
         operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        let (answer, answered) = oneshot::channel();
-        let run = Message::Run(Box::new(move || {
-            // Nobody listens if the caller's future was dropped.
-            let _ = answer.send(operation());
-        }));
-        self.sender
-            .send_async(run)
-            .await
-            .map_err(|_| io::Error::other("the thread seawal-io has ended"))?;
-        answered
-            .await
-            .map_err(|_| io::Error::other("an operation on the thread seawal-io panicked"))
+        let stage = Stage { operation: Some(operation), answer: None, ended: false, waker: None };
+        let operation = Arc::new(Operation(Mutex::new(stage)));
+        let mut message = Message::Run(Queued(Arc::clone(&operation) as Arc<dyn Run>));
+        loop {
+            match self.sender.try_send(message) {
+                Ok(()) => break,
+                // Rare: a log has a few background operations at a time.
+                Err(TrySendError::Full(back)) => {
+                    message = back;
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    return Err(io::Error::other("the thread seawal-io has ended"));
+                }
+            }
+        }
+        let answer = poll_fn(|context| operation.poll(context)).await;
+        answer.ok_or_else(|| io::Error::other("an operation on the thread seawal-io panicked"))
     }
 }
 
@@ -137,6 +215,7 @@ pub(super) struct ThreadsDisk {
 struct Shared {
     pool: Pool<AlignedBuf>,
     helper: Helper,
+    zeros: Zeros,
     start: Instant,
 }
 
@@ -163,7 +242,7 @@ impl Disk for ThreadsDisk {
         };
         Ok(ThreadsFile {
             file: Arc::new(file),
-            direct: access == Access::ReadDirect,
+            direct: Cell::new(access == Access::ReadDirect),
             lane,
             disk: Rc::clone(&self.shared),
         })
@@ -200,10 +279,17 @@ impl Disk for ThreadsDisk {
     }
 
     async fn sleep(&self, duration: Duration) {
-        match duration {
-            // tokio would make a millisecond of it.
-            Duration::ZERO => tokio::task::yield_now().await,
-            duration => tokio::time::sleep(duration).await,
+        if duration >= BUSY_SLEEP_MAX {
+            return tokio::time::sleep(duration).await;
+        }
+        // tokio would make a millisecond of it.
+        let deadline = Instant::now() + duration;
+        loop {
+            tokio::task::yield_now().await;
+            if Instant::now() >= deadline {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -216,7 +302,7 @@ impl Disk for ThreadsDisk {
 pub(super) struct ThreadsFile {
     /// Shared with the operations on the helper thread: the description, and its lock, last as long as they do.
     file: Arc<File>,
-    direct: bool,
+    direct: Cell<bool>,
     lane: Lane,
     disk: Rc<Shared>,
 }
@@ -241,7 +327,7 @@ impl DiskFile for ThreadsFile {
     type Buf = Lease<AlignedBuf>;
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
-        let direct = self.direct;
+        let direct = self.direct.get();
         self.run(move |file| read(file, offset, len, direct)).await?
     }
 
@@ -250,15 +336,31 @@ impl DiskFile for ThreadsFile {
         buf: Self::Buf,
         len: usize,
         offset: u64,
+        persist: Persist,
     ) -> (io::Result<usize>, Self::Buf) {
         assert!(len <= buf.len(), "a write stays inside its buffer");
-        let write = move |file: &File| (write(file, &buf[..len], offset), buf);
+        let direct = self.direct.get();
+        let write =
+            move |file: &File| (plain::write(file, &buf[..len], offset, persist, direct), buf);
         match self.run(write).await {
             Ok(result_and_buf) => result_and_buf,
             // The helper has failed and dropped the operation with its buffer, which so went back to the pool. The
             // caller is owed one: contents are arbitrary, so any will do.
             Err(error) => (Err(error), self.disk.pool.take().await),
         }
+    }
+
+    async fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let direct = self.direct.get();
+        let fill = self.disk.zeros.fill(offset, len, direct, async |zeros, len, offset| {
+            self.run(move |file| plain::write(file, &zeros[..len], offset, Persist::Later, direct))
+                .await?
+        });
+        fill.await
+    }
+
+    async fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.run(move |file| plain::zero_range(file, offset, len)).await?
     }
 
     async fn sync_data(&self) -> io::Result<()> {
@@ -272,6 +374,16 @@ impl DiskFile for ThreadsFile {
 
     async fn truncate(&self, len: u64) -> io::Result<()> {
         self.run(move |file| plain::truncate(file, len)).await?
+    }
+
+    fn set_direct(&self, direct: bool) -> io::Result<()> {
+        plain::set_direct(&*self.file, direct)?;
+        self.direct.set(direct);
+        Ok(())
+    }
+
+    fn geometry(&self) -> io::Result<Geometry> {
+        geometry::geometry(&*self.file)
     }
 
     fn set_lane(&mut self, lane: Lane) {
@@ -304,16 +416,6 @@ fn read(file: &File, offset: u64, len: usize, direct: bool) -> io::Result<Aligne
     }
     buf.truncate(fill.filled());
     Ok(buf)
-}
-
-/// One write that was not interrupted. `EINTR` means that nothing was written, so it is not a short write either.
-fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    loop {
-        match file.write_at(bytes, offset) {
-            Err(error) if plain::is_interrupted(&error) => {}
-            result => return result,
-        }
-    }
 }
 
 #[cfg(test)]

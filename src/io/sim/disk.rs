@@ -1,6 +1,7 @@
 //! The trait's face of the simulation: each operation is counted, traced, perhaps made to fail, done by the model, and
 //! takes its time.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,22 +10,30 @@ use std::time::Duration;
 
 use super::Shared;
 use super::faults::{Admission, OpKind};
-use super::model::{DescriptionId, Flight, FlightId, Model, Outcome};
+use super::model::{DescriptionId, Flight, FlightId, Model, Outcome, Write};
 use crate::io::fill::Fill;
 use crate::io::pool::{Lease, Pool};
-use crate::io::{Access, AlignedBuf, DirEntry, Disk, DiskConfig, DiskFile, Lane};
+use crate::io::zeros::Zeros;
+use crate::io::{
+    Access, AlignedBuf, DirEntry, Disk, DiskConfig, DiskFile, Geometry, Lane, Persist,
+};
 
 /// The disk of one life of the simulated process: after a kill or a power loss its operations fail.
 #[derive(Clone)]
 pub(crate) struct SimDisk {
     process: Process,
     pool: Pool<AlignedBuf>,
+    zeros: Rc<Zeros>,
 }
 
 impl SimDisk {
     pub(super) fn new(shared: Rc<Shared>, config: DiskConfig) -> Self {
         let life = shared.model.borrow().life();
-        SimDisk { process: Process { shared, life }, pool: Pool::of_buffers(&config) }
+        SimDisk {
+            process: Process { shared, life },
+            pool: Pool::of_buffers(&config),
+            zeros: Rc::default(),
+        }
     }
 }
 
@@ -48,7 +57,8 @@ impl Disk for SimDisk {
             process: self.process.clone(),
             description,
             path: path.to_owned(),
-            direct: access == Access::ReadDirect,
+            direct: Cell::new(access == Access::ReadDirect),
+            zeros: Rc::clone(&self.zeros),
         };
         self.process.at_once(OpKind::Open, path, detail, open, file).await
     }
@@ -104,6 +114,10 @@ impl Disk for SimDisk {
         executor.sleep_until(executor.now().saturating_add(duration)).await;
     }
 
+    fn spin(&self, _limit: Duration, ready: impl Fn() -> bool) -> bool {
+        ready()
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         // A dead process starts nothing.
         if self.process.is_alive() {
@@ -117,7 +131,8 @@ pub(crate) struct SimFile {
     process: Process,
     description: DescriptionId,
     path: PathBuf,
-    direct: bool,
+    direct: Cell<bool>,
+    zeros: Rc<Zeros>,
 }
 
 impl Drop for SimFile {
@@ -136,6 +151,43 @@ impl SimFile {
     ) -> io::Result<T> {
         self.process.at_once(op, &self.path, detail, act, |value| value).await
     }
+
+    async fn write(
+        &self,
+        op: OpKind,
+        buf: Lease<AlignedBuf>,
+        len: usize,
+        offset: u64,
+        persist: Persist,
+    ) -> (io::Result<usize>, Lease<AlignedBuf>) {
+        assert!(len <= buf.len(), "a write stays inside its buffer");
+        let now = match persist {
+            Persist::Later => "",
+            Persist::Now => " now",
+        };
+        let detail = format!("offset={offset} len={len}{now}");
+        let admission = self.process.admit(op, &self.path, detail).await.and_then(|admission| {
+            let model = self.process.shared.model.borrow();
+            model.writable(self.description)?;
+            model.check_aligned(self.description, offset, len)?;
+            Ok(admission)
+        });
+        let admission = match admission {
+            Ok(admission) => admission,
+            Err(error) => return (Err(error), buf),
+        };
+        let write = Write {
+            description: self.description,
+            len: len.min(admission.bytes_max.unwrap_or(len)),
+            offset,
+            persist,
+            error: admission.error,
+        };
+        match self.process.fly(Flight::Write { write, buf }, admission.latency).await {
+            Outcome::Written(result, buf) => (result, buf),
+            Outcome::Synced(_) => unreachable!("a write was submitted"),
+        }
+    }
 }
 
 impl DiskFile for SimFile {
@@ -143,7 +195,7 @@ impl DiskFile for SimFile {
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
         let detail = format!("offset={offset} len={len}");
-        let direct_end = if self.direct { Some(self.len()?) } else { None };
+        let direct_end = if self.direct.get() { Some(self.len()?) } else { None };
         // For the checks that the real disks make.
         let mut fill = Fill::new(offset, len, direct_end);
         let read = |model: &mut Model| model.read(self.description, offset, len);
@@ -159,29 +211,22 @@ impl DiskFile for SimFile {
         buf: Self::Buf,
         len: usize,
         offset: u64,
+        persist: Persist,
     ) -> (io::Result<usize>, Self::Buf) {
-        assert!(len <= buf.len(), "a write stays inside its buffer");
+        self.write(OpKind::Write, buf, len, offset, persist).await
+    }
+
+    async fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let fill = self.zeros.fill(offset, len, self.direct.get(), async |zeros, len, offset| {
+            self.write(OpKind::WriteZeros, zeros, len, offset, Persist::Later).await.0
+        });
+        fill.await
+    }
+
+    async fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
         let detail = format!("offset={offset} len={len}");
-        let admission =
-            self.process.admit(OpKind::Write, &self.path, detail).await.and_then(|admission| {
-                let model = self.process.shared.model.borrow();
-                model.writable(self.description).map(|_| admission)
-            });
-        let admission = match admission {
-            Ok(admission) => admission,
-            Err(error) => return (Err(error), buf),
-        };
-        let flight = Flight::Write {
-            description: self.description,
-            buf,
-            len: len.min(admission.bytes_max.unwrap_or(len)),
-            offset,
-            error: admission.error,
-        };
-        match self.process.fly(flight, admission.latency).await {
-            Outcome::Written(result, buf) => (result, buf),
-            Outcome::Synced(_) => unreachable!("a write was submitted"),
-        }
+        let zero_range = |model: &mut Model| model.zero_range(self.description, offset, len);
+        self.at_once(OpKind::ZeroRange, detail, zero_range).await
     }
 
     async fn sync_data(&self) -> io::Result<()> {
@@ -206,6 +251,18 @@ impl DiskFile for SimFile {
     async fn truncate(&self, len: u64) -> io::Result<()> {
         let truncate = |model: &mut Model| model.truncate(self.description, len);
         self.at_once(OpKind::Truncate, format!("len={len}"), truncate).await
+    }
+
+    fn set_direct(&self, direct: bool) -> io::Result<()> {
+        self.process.check_alive()?;
+        self.process.shared.model.borrow_mut().set_direct(self.description, direct)?;
+        self.direct.set(direct);
+        Ok(())
+    }
+
+    fn geometry(&self) -> io::Result<Geometry> {
+        self.process.check_alive()?;
+        Ok(self.process.shared.model.borrow().geometry())
     }
 
     fn set_lane(&mut self, _lane: Lane) {}

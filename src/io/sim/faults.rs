@@ -5,12 +5,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::rng::Rng;
+
 /// The kinds of operations that are counted, traced and can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum OpKind {
     Open,
     Read,
     Write,
+    /// A piece of `write_zeros`.
+    WriteZeros,
+    ZeroRange,
     Sync,
     Allocate,
     Truncate,
@@ -27,6 +32,8 @@ impl fmt::Display for OpKind {
             OpKind::Open => "open",
             OpKind::Read => "read",
             OpKind::Write => "write",
+            OpKind::WriteZeros => "write_zeros",
+            OpKind::ZeroRange => "zero_range",
             OpKind::Sync => "sync",
             OpKind::Allocate => "allocate",
             OpKind::Truncate => "truncate",
@@ -69,13 +76,24 @@ pub(super) struct Faults {
     operations: u64,
     trace: Vec<TraceEntry>,
     latencies: BTreeMap<OpKind, Duration>,
+    spreads: BTreeMap<OpKind, Duration>,
+    rng: Rng,
     /// By the number of the operation that is to fail.
     by_number: BTreeMap<u64, i32>,
     /// Oldest first; the next operation of the kind takes the first of its kind.
     by_kind: Vec<(OpKind, i32)>,
+    /// Operations of a kind that are still to come before the one that is meant, and what happens to that one.
+    of_kind: Vec<(OpKind, u64, Fate)>,
     short_write: Option<usize>,
     /// The operation of this number is not begun any more.
     halt_at: Option<u64>,
+}
+
+/// What happens to an operation that was counted out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Fails(i32),
+    Takes(Duration),
 }
 
 /// What to do with an operation that begins.
@@ -87,7 +105,7 @@ pub(super) struct Admission {
 }
 
 impl Faults {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let micros = Duration::from_micros;
         Faults {
             operations: 0,
@@ -95,12 +113,17 @@ impl Faults {
             // Long enough that things overlap as they do in life; what takes no time cannot be interrupted.
             latencies: BTreeMap::from([
                 (OpKind::Write, micros(20)),
+                (OpKind::WriteZeros, micros(50)),
+                (OpKind::ZeroRange, micros(50)),
                 (OpKind::Sync, micros(100)),
                 (OpKind::SyncDir, micros(100)),
                 (OpKind::Allocate, micros(50)),
             ]),
+            spreads: BTreeMap::new(),
+            rng: Rng::new(seed),
             by_number: BTreeMap::new(),
             by_kind: Vec::new(),
+            of_kind: Vec::new(),
             short_write: None,
             halt_at: None,
         }
@@ -119,15 +142,42 @@ impl Faults {
             return None;
         }
         self.operations = number;
-        let error = self.take_error(number, op);
-        let bytes_max =
-            (op == OpKind::Write && error.is_none()).then(|| self.short_write.take()).flatten();
+        let fates = self.take_fates(op);
+        let error = fates.iter().find_map(|fate| match fate {
+            Fate::Fails(errno) => Some(*errno),
+            Fate::Takes(_) => None,
+        });
+        let error = error.or_else(|| self.take_error(number, op));
+        let writes = matches!(op, OpKind::Write | OpKind::WriteZeros);
+        let bytes_max = (writes && error.is_none()).then(|| self.short_write.take()).flatten();
+        let mut latency = self.latency(op);
+        for fate in fates {
+            if let Fate::Takes(time) = fate {
+                latency = time;
+            }
+        }
         self.trace.push(TraceEntry { op, path: path.to_owned(), detail, at, error });
-        Some(Admission {
-            latency: self.latencies.get(&op).copied().unwrap_or_default(),
-            error,
-            bytes_max,
-        })
+        Some(Admission { latency, error, bytes_max })
+    }
+
+    fn latency(&mut self, op: OpKind) -> Duration {
+        let least = self.latencies.get(&op).copied().unwrap_or_default();
+        let Some(spread) = self.spreads.get(&op) else {
+            return least;
+        };
+        let nanos = usize::try_from(spread.as_nanos()).expect("a latency of a test");
+        least + Duration::from_nanos(self.rng.up_to(nanos) as u64)
+    }
+
+    /// What was meant for this operation of its kind.
+    fn take_fates(&mut self, op: OpKind) -> Vec<Fate> {
+        for (_, to_come, _) in self.of_kind.iter_mut().filter(|(kind, ..)| *kind == op) {
+            *to_come -= 1;
+        }
+        self.of_kind
+            .extract_if(.., |(_, to_come, _)| *to_come == 0)
+            .map(|(.., fate)| fate)
+            .collect()
     }
 
     fn take_error(&mut self, number: u64, op: OpKind) -> Option<i32> {
@@ -147,6 +197,16 @@ impl Faults {
         self.by_kind.push((op, errno));
     }
 
+    pub(super) fn fail_nth_of(&mut self, op: OpKind, n: u64, errno: i32) {
+        assert!(n > 0, "the next operation is the first");
+        self.of_kind.push((op, n, Fate::Fails(errno)));
+    }
+
+    pub(super) fn slow_nth_of(&mut self, op: OpKind, n: u64, latency: Duration) {
+        assert!(n > 0, "the next operation is the first");
+        self.of_kind.push((op, n, Fate::Takes(latency)));
+    }
+
     pub(super) fn short_write_next(&mut self, bytes_max: usize) {
         self.short_write = Some(bytes_max);
     }
@@ -155,11 +215,15 @@ impl Faults {
     pub(super) fn clear(&mut self) {
         self.by_number.clear();
         self.by_kind.clear();
+        self.of_kind.clear();
         self.short_write = None;
     }
 
     pub(super) fn pending(&self) -> usize {
-        self.by_number.len() + self.by_kind.len() + usize::from(self.short_write.is_some())
+        self.by_number.len()
+            + self.by_kind.len()
+            + self.of_kind.len()
+            + usize::from(self.short_write.is_some())
     }
 
     pub(super) fn halt_before(&mut self, number: Option<u64>) {
@@ -172,6 +236,10 @@ impl Faults {
 
     pub(super) fn set_latency(&mut self, op: OpKind, latency: Duration) {
         self.latencies.insert(op, latency);
+    }
+
+    pub(super) fn set_latency_spread(&mut self, op: OpKind, spread: Duration) {
+        self.spreads.insert(op, spread);
     }
 
     pub(super) fn trace(&self) -> &[TraceEntry] {

@@ -22,13 +22,19 @@
 //!   changes nothing about it; its buffer comes back when it has ended. A sync covers what had ended when it began.
 //! - **A failed sync loses** the bytes it covered, as Linux does: readers still see them, later syncs succeed without
 //!   them, [`Access::ReadDirect`](crate::io::Access::ReadDirect) and a crash show the truth. (The length survives.)
+//! - **A write with [`Persist::Now`](crate::io::Persist::Now)** is on the disk when it ends, with all of its file's
+//!   pending lengths, and with no other bytes (but those of its pages, unless the file is direct). One that fails is a
+//!   stray: no sync covers it, and a crash finds it written or not. Until then readers see its bytes if it went through
+//!   the cache, else the old ones.
+//! - **Writes in flight** end in any order, if [`Sim::set_latency_spread`] lets them; the one that ends last wins.
 //! - **A failed directory sync** leaves the names as they were before it, to be synced again.
 //! - **A rename** inside one directory is atomic; between two it is a link and an unlink, each synced with its
 //!   directory.
 //! - **Space** is counted from a file's start to the end of what was written or allocated; there are no holes.
 //!
 //! Not modelled: modes, links, `..`, the order that a journaling file system keeps between directories (there is none
-//! here, which is nastier), partial effect of a write that fails.
+//! here, which is nastier), partial effect of a write that fails and was not to be durable by itself, written and
+//! unwritten extents.
 
 mod disk;
 mod exec;
@@ -54,7 +60,7 @@ use self::faults::Faults;
 pub(crate) use self::faults::{OpKind, TraceEntry};
 use self::model::Model;
 pub(crate) use self::node::Crash;
-use super::DiskConfig;
+use super::{DiskConfig, Geometry};
 
 /// The simulated machine. Cloning gives another handle to the same. Tasks, and what they hold, are dropped with the
 /// last handle.
@@ -93,13 +99,14 @@ impl World for Shared {
 
 /// Running code.
 impl Sim {
-    /// A machine with an empty root directory. `seed` decides about [`Crash::Sectors`].
+    /// A machine with an empty root directory. `seed` decides about [`Crash::Sectors`] and
+    /// [`Sim::set_latency_spread`].
     pub(crate) fn new(seed: u64) -> Self {
         Sim {
             owner: Rc::new(Owner(Rc::new(Shared {
                 executor: Executor::default(),
                 model: RefCell::new(Model::new(seed)),
-                faults: RefCell::new(Faults::new()),
+                faults: RefCell::new(Faults::new(seed)),
             }))),
         }
     }
@@ -176,6 +183,16 @@ impl Sim {
         self.shared().faults.borrow_mut().fail_next(op, errno);
     }
 
+    /// The `n`th operation of this kind from now on fails with `errno`; the next one is the first.
+    pub(crate) fn fail_nth_of(&self, op: OpKind, n: u64, errno: i32) {
+        self.shared().faults.borrow_mut().fail_nth_of(op, n, errno);
+    }
+
+    /// The `n`th operation of this kind from now on takes just so long, whatever the others take.
+    pub(crate) fn slow_nth_of(&self, op: OpKind, n: u64, latency: Duration) {
+        self.shared().faults.borrow_mut().slow_nth_of(op, n, latency);
+    }
+
     /// The next write that does not fail takes at most `bytes_max` bytes.
     pub(crate) fn short_write_next(&self, bytes_max: usize) {
         self.shared().faults.borrow_mut().short_write_next(bytes_max);
@@ -205,6 +222,25 @@ impl Sim {
     /// others nothing.
     pub(crate) fn set_latency(&self, op: OpKind, latency: Duration) {
         self.shared().faults.borrow_mut().set_latency(op, latency);
+    }
+}
+
+/// What the machine has.
+impl Sim {
+    /// Beyond its latency, an operation of this kind takes anything up to `spread` from now on, by the seed. So writes
+    /// overtake each other.
+    pub(crate) fn set_latency_spread(&self, op: OpKind, spread: Duration) {
+        self.shared().faults.borrow_mut().set_latency_spread(op, spread);
+    }
+
+    /// What the files say of their disk. At first: direct I/O and blocks of 4096 bytes, written in place.
+    pub(crate) fn set_geometry(&self, geometry: Geometry) {
+        self.shared().model.borrow_mut().set_geometry(geometry);
+    }
+
+    /// Whether `zero_range` works; at first it does not.
+    pub(crate) fn set_zeroes_ranges(&self, zeroes_ranges: bool) {
+        self.shared().model.borrow_mut().set_zeroes_ranges(zeroes_ranges);
     }
 }
 

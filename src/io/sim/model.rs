@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-pub(super) use self::flight::{Flight, FlightId, Outcome};
-use super::node::{Crash, DirEffect, DirNode, FileNode, NodeId};
+pub(super) use self::flight::{Flight, FlightId, Outcome, Write};
+use super::node::{Crash, DirEffect, DirNode, FileNode, NodeId, Written};
 use super::rng::Rng;
-use crate::io::{Access, DirEntry};
+use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry, Persist};
 
 /// Files live in memory, so a length from a broken test or a hostile file must not eat it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -40,6 +40,7 @@ enum Node {
 struct Description {
     node: NodeId,
     access: Access,
+    direct: bool,
     closed: bool,
     flights: usize,
 }
@@ -59,6 +60,9 @@ pub(super) struct Model {
     changes_made: u64,
     space_limit: Option<u64>,
     read_only: bool,
+    geometry: Geometry,
+    /// Whether `zero_range` is there.
+    zeroes_ranges: bool,
     /// Counts the deaths of the process: handles of an earlier life are dead.
     life: u64,
     rng: Rng,
@@ -82,6 +86,12 @@ impl Model {
             changes_made: 0,
             space_limit: None,
             read_only: false,
+            geometry: Geometry {
+                direct_align: Some(BLOCK_BYTES as u64),
+                block_bytes: BLOCK_BYTES as u64,
+                copy_on_write: false,
+            },
+            zeroes_ranges: false,
             life: 0,
             rng: Rng::new(seed),
         }
@@ -93,6 +103,18 @@ impl Model {
 
     pub(super) fn set_read_only(&mut self, read_only: bool) {
         self.read_only = read_only;
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    pub(super) fn set_geometry(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+    }
+
+    pub(super) fn set_zeroes_ranges(&mut self, zeroes_ranges: bool) {
+        self.zeroes_ranges = zeroes_ranges;
     }
 
     pub(super) fn set_free_bytes(&mut self, free: Option<u64>) {
@@ -169,6 +191,13 @@ impl Model {
         }
     }
 
+    fn check_direct(&self) -> io::Result<()> {
+        match self.geometry.direct_align {
+            Some(_) => Ok(()),
+            None => Err(os_error(Errno::EINVAL)),
+        }
+    }
+
     // Operations that take effect at once. The others: `flight.rs`.
 
     pub(super) fn open(&mut self, path: &Path, access: Access) -> io::Result<DescriptionId> {
@@ -177,6 +206,9 @@ impl Model {
         } else {
             let node = self.node_of(path)?;
             self.file(node)?;
+            if access == Access::ReadDirect {
+                self.check_direct()?;
+            }
             if access == Access::Write {
                 self.check_writable()?;
             }
@@ -185,7 +217,13 @@ impl Model {
         self.descriptions_made += 1;
         self.descriptions.insert(
             self.descriptions_made,
-            Description { node, access, closed: false, flights: 0 },
+            Description {
+                node,
+                access,
+                direct: access == Access::ReadDirect,
+                closed: false,
+                flights: 0,
+            },
         );
         Ok(self.descriptions_made)
     }
@@ -256,7 +294,7 @@ impl Model {
         let description = &self.descriptions[&description];
         let file = self.file(description.node)?;
         let direct;
-        let bytes = if description.access == Access::ReadDirect {
+        let bytes = if description.direct {
             direct = file.direct();
             &direct[..]
         } else {
@@ -286,6 +324,39 @@ impl Model {
         Ok(())
     }
 
+    pub(super) fn zero_range(
+        &mut self,
+        description: DescriptionId,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<()> {
+        let node = self.writable(description)?;
+        if !self.zeroes_ranges {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if len == 0 {
+            return Err(os_error(Errno::EINVAL));
+        }
+        self.reserve(node, offset, len)?;
+        let number = self.next_change();
+        let bytes = &vec![0; to_usize(len)];
+        let write = Written { offset: to_usize(offset), bytes, direct: true, number };
+        self.file_mut(node).write(write);
+        Ok(())
+    }
+
+    pub(super) fn set_direct(
+        &mut self,
+        description: DescriptionId,
+        direct: bool,
+    ) -> io::Result<()> {
+        if direct {
+            self.check_direct()?;
+        }
+        self.description_mut(description).direct = direct;
+        Ok(())
+    }
+
     pub(super) fn truncate(&mut self, description: DescriptionId, len: u64) -> io::Result<()> {
         let node = self.writable(description)?;
         if len > FILE_BYTES_MAX {
@@ -312,6 +383,22 @@ impl Model {
     pub(super) fn len(&self, description: DescriptionId) -> io::Result<u64> {
         let file = self.file(self.descriptions[&description].node)?;
         Ok(file.cached().len() as u64)
+    }
+
+    /// Refuses what direct I/O cannot write.
+    pub(super) fn check_aligned(
+        &self,
+        description: DescriptionId,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<()> {
+        let align = self.geometry.direct_align.filter(|_| self.descriptions[&description].direct);
+        match align {
+            Some(align) if !(offset | len as u64).is_multiple_of(align) => {
+                Err(os_error(Errno::EINVAL))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The file of a description that may write.
@@ -392,8 +479,12 @@ impl Model {
     /// Makes the writes in flight changes, for chance to decide about. The syncs in flight did not happen.
     fn land_writes(&mut self) {
         for (_, flight) in std::mem::take(&mut self.flights) {
-            if let Flight::Write { .. } = flight {
-                self.end(flight);
+            if let Flight::Write { mut write, buf } = flight {
+                // Nobody was told that it is durable. (A write that fails leaves what it leaves.)
+                if write.error.is_none() {
+                    write.persist = Persist::Later;
+                }
+                self.end(Flight::Write { write, buf });
             }
         }
     }

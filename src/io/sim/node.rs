@@ -3,12 +3,13 @@
 //!
 //! # Invariants
 //!
-//! 1. `cached` is `durable` with all changes applied in order, unless a sync has failed: then the bytes it lost are
-//!    in `cached` and nowhere else.
+//! 1. `cached` is `durable` with all changes but the strays applied in order, unless a sync has failed, or a write
+//!    through the cache with `Persist::Now`: then the bytes it lost are in `cached` and no reader finds them elsewhere.
 //! 2. Changes are in the order in which they happened, and so are their numbers.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 
 use super::rng::Rng;
 
@@ -45,6 +46,19 @@ pub(super) struct FileNode {
 struct FileChange {
     number: u64,
     what: FileEffect,
+    /// Left by a write with `Persist::Now` that failed: no sync will write it, but a crash may find it written.
+    stray: bool,
+}
+
+/// A write that has ended.
+#[derive(Clone, Copy)]
+pub(super) struct Written<'a> {
+    pub offset: usize,
+    pub bytes: &'a [u8],
+    /// Past the page cache.
+    pub direct: bool,
+    /// Of the change.
+    pub number: u64,
 }
 
 enum FileEffect {
@@ -62,28 +76,58 @@ impl FileNode {
     }
 
     /// What a read past the page cache shows: the disk, after the dirty pages were written to it. Bytes that a failed
-    /// sync lost are in no dirty page.
+    /// sync lost are in no dirty page; what a failed write left behind is not shown.
     pub(super) fn direct(&self) -> Vec<u8> {
         let mut view = self.durable.clone();
-        for change in &self.changes {
+        for change in self.changes.iter().filter(|change| !change.stray) {
             change.what.apply(&mut view);
         }
         view
     }
 
-    /// Writes into the cache; grows the file if need be.
-    pub(super) fn write(&mut self, offset: usize, bytes: &[u8], number: u64) {
+    /// A write that waits for a sync; grows the file if need be.
+    pub(super) fn write(&mut self, write: Written<'_>) {
+        let (offset, bytes) = self.put_cached(write);
+        self.change(write.number, FileEffect::Bytes { offset, bytes });
+    }
+
+    /// A write with `Persist::Now`: its bytes are on the disk, with the length and whatever else the inode waits to
+    /// have written, and over what was written before to this place; nothing else is.
+    pub(super) fn write_now(&mut self, write: Written<'_>) {
+        let (offset, bytes) = self.put_cached(write);
+        self.settle(|change| matches!(change.what, FileEffect::Len(_)));
+        cut(&mut self.changes, offset..offset + bytes.len());
+        put(&mut self.durable, offset, &bytes);
+    }
+
+    /// A write with `Persist::Now` that failed: some of it may be on the disk. Through the cache it is like a failed
+    /// sync: readers see the new bytes, and the length has changed. Past the cache, readers see the old ones.
+    pub(super) fn fail_write_now(&mut self, write: Written<'_>) {
+        let (offset, mut bytes) = match write.direct {
+            true => (write.offset, write.bytes.to_vec()),
+            false => self.put_cached(write),
+        };
+        // The blocks beyond the end do not belong to the file.
+        bytes.truncate(self.cached.len().saturating_sub(offset));
+        let what = FileEffect::Bytes { offset, bytes };
+        self.changes.push(FileChange { number: write.number, what, stray: true });
+    }
+
+    /// Shows readers the bytes. Gives what goes to the disk: past the page cache just these, else whole pages, with
+    /// everything that the cache holds of them, also bytes that a failed sync lost before.
+    fn put_cached(&mut self, write: Written<'_>) -> (usize, Vec<u8>) {
+        let Written { offset, bytes, direct, number } = write;
         let end = offset + bytes.len();
         if end > self.cached.len() {
             self.set_len(end, number);
         }
         self.cached[offset..end].copy_from_slice(bytes);
-        // What is written back is whole pages, with everything that the cache holds of them: also bytes that a failed
-        // sync lost before.
+        if direct {
+            return (offset, bytes.to_vec());
+        }
         let first = offset / PAGE_BYTES * PAGE_BYTES;
         let last = end.next_multiple_of(PAGE_BYTES).min(self.cached.len());
-        let bytes = self.cached[first..last].to_vec();
-        self.changes.push(FileChange { number, what: FileEffect::Bytes { offset: first, bytes } });
+        (first, self.cached[first..last].to_vec())
     }
 
     pub(super) fn set_len(&mut self, len: usize, number: u64) {
@@ -92,28 +136,43 @@ impl FileNode {
 
     fn change(&mut self, number: u64, what: FileEffect) {
         what.apply(&mut self.cached);
-        self.changes.push(FileChange { number, what });
+        self.changes.push(FileChange { number, what, stray: false });
     }
 
     /// A sync that covers the changes up to `covered` has ended.
     pub(super) fn sync(&mut self, covered: u64) {
-        let uncovered = self.changes.iter().position(|c| c.number > covered);
-        let count = uncovered.unwrap_or(self.changes.len());
-        for change in self.changes.drain(..count) {
+        self.settle(|change| change.number <= covered && !change.stray);
+    }
+
+    /// Takes some of the changes to the disk. What was there before them waits no longer where they are: a device keeps
+    /// the order of completed writes to one place.
+    fn settle(&mut self, settles: impl Fn(&FileChange) -> bool) {
+        let mut left = Vec::new();
+        for change in std::mem::take(&mut self.changes) {
+            if !settles(&change) {
+                left.push(change);
+                continue;
+            }
             change.what.apply(&mut self.durable);
+            match change.what {
+                FileEffect::Bytes { offset, bytes } => cut(&mut left, offset..offset + bytes.len()),
+                FileEffect::Len(len) => cut(&mut left, len..usize::MAX),
+            }
         }
+        self.changes = left;
     }
 
     /// A sync failed: the kernel marks the pages clean all the same, so nobody will write them any more. The length is
     /// not in the pages; it stays to be synced.
     pub(super) fn fail_sync(&mut self, covered: u64) {
-        self.changes.retain(|c| c.number > covered || matches!(c.what, FileEffect::Len(_)));
+        self.changes
+            .retain(|c| c.number > covered || c.stray || matches!(c.what, FileEffect::Len(_)));
     }
 
     pub(super) fn crash(&mut self, crash: Crash, rng: &mut Rng) {
         match crash {
             Crash::LoseUnsynced => self.changes.clear(),
-            Crash::KeepUnsynced => self.sync(u64::MAX),
+            Crash::KeepUnsynced => self.settle(|_| true),
             Crash::Sectors => self.tear(rng),
         }
         self.cached = self.durable.clone();
@@ -177,6 +236,29 @@ impl FileEffect {
         match self {
             FileEffect::Bytes { offset, bytes } => put(target, *offset, bytes),
             FileEffect::Len(len) => target.resize(*len, 0),
+        }
+    }
+}
+
+/// Takes a part of the file out of the bytes that wait.
+fn cut(changes: &mut Vec<FileChange>, part: Range<usize>) {
+    for change in std::mem::take(changes) {
+        let FileChange { number, what, stray } = change;
+        let FileEffect::Bytes { offset, mut bytes } = what else {
+            changes.push(FileChange { number, what, stray });
+            continue;
+        };
+        let inside = |at: usize| at.saturating_sub(offset).min(bytes.len());
+        let after = bytes.split_off(inside(part.end));
+        bytes.truncate(part.start.saturating_sub(offset));
+        for (offset, bytes) in [(offset, bytes), (part.end.max(offset), after)] {
+            if !bytes.is_empty() {
+                changes.push(FileChange {
+                    number,
+                    what: FileEffect::Bytes { offset, bytes },
+                    stray,
+                });
+            }
         }
     }
 }

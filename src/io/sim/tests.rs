@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use nix::libc::{EFBIG, EIO, ENOSPC, EROFS};
 
 use super::*;
-use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
+use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane, Persist};
 
 const CONFIG: DiskConfig = DiskConfig { buffer_count: 4, buffer_bytes: 4 * BLOCK_BYTES };
 
@@ -30,9 +30,29 @@ async fn write<F>(disk: &SimDisk, file: &F, offset: u64, bytes: &[u8]) -> io::Re
 where
     F: DiskFile<Buf = <SimDisk as Disk>::Buf>,
 {
+    write_and_persist(disk, file, offset, bytes, Persist::Later).await
+}
+
+async fn write_now<F>(disk: &SimDisk, file: &F, offset: u64, bytes: &[u8]) -> io::Result<usize>
+where
+    F: DiskFile<Buf = <SimDisk as Disk>::Buf>,
+{
+    write_and_persist(disk, file, offset, bytes, Persist::Now).await
+}
+
+async fn write_and_persist<F>(
+    disk: &SimDisk,
+    file: &F,
+    offset: u64,
+    bytes: &[u8],
+    persist: Persist,
+) -> io::Result<usize>
+where
+    F: DiskFile<Buf = <SimDisk as Disk>::Buf>,
+{
     let mut buf = disk.buffer().await;
     buf[..bytes.len()].copy_from_slice(bytes);
-    file.write_at(buf, bytes.len(), offset).await.0
+    file.write_at(buf, bytes.len(), offset, persist).await.0
 }
 
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -248,7 +268,7 @@ fn a_sync_does_not_cover_writes_in_flight() {
             let file = open(&disk, Access::Write).await;
             let mut buf = disk.buffer().await;
             buf[..3].copy_from_slice(b"new");
-            let mut write = pin!(file.write_at(buf, 3, 0));
+            let mut write = pin!(file.write_at(buf, 3, 0, Persist::Later));
             if awaited_first {
                 write.await.0.unwrap();
                 file.sync_data().await.unwrap();
@@ -290,7 +310,7 @@ fn an_abandoned_write_lands_late() {
         sim.set_latency(OpKind::Write, Duration::from_millis(10));
         let mut buf = disk.buffer().await;
         buf.fill(0);
-        assert!(poll_once(pin!(file.write_at(buf, 4, 0))).is_pending());
+        assert!(poll_once(pin!(file.write_at(buf, 4, 0, Persist::Later))).is_pending());
         sim.set_latency(OpKind::Write, Duration::from_millis(1));
         write(&disk, &file, 0, b"good").await.unwrap();
         assert_eq!(sim.read_file(PATH).unwrap(), b"good");
@@ -309,7 +329,7 @@ fn a_write_in_flight_at_the_crash_may_land() {
             let file = open(&disk, Access::Write).await;
             let mut buf = disk.buffer().await;
             buf[..3].copy_from_slice(b"new");
-            assert!(poll_once(pin!(file.write_at(buf, 3, 0))).is_pending());
+            assert!(poll_once(pin!(file.write_at(buf, 3, 0, Persist::Later))).is_pending());
         });
         sim.power_loss(crash);
         sim.read_file(PATH).unwrap()
@@ -319,6 +339,349 @@ fn a_write_in_flight_at_the_crash_may_land() {
     let either: std::collections::BTreeSet<_> =
         (0..20).map(|seed| outcome(Crash::Sectors, seed)).collect();
     assert_eq!(either, [b"old".to_vec(), b"new".to_vec()].into());
+}
+
+/// Bytes of a file of blocks of one letter each.
+fn blocks(letters: &[u8]) -> Vec<u8> {
+    letters.iter().flat_map(|&letter| [letter; BLOCK_BYTES]).collect()
+}
+
+/// The letters back. A block of several gives `?`.
+fn letters(bytes: &[u8]) -> String {
+    let letter = |block: &[u8]| match block.iter().all(|byte| *byte == block[0]) {
+        true => char::from(if block[0] == 0 { b'0' } else { block[0] }),
+        false => '?',
+    };
+    bytes.chunks(BLOCK_BYTES).map(letter).collect()
+}
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// Blocks `....`; then, unsynced, `L` into the first and last, and, durable at once, `N` into the second.
+fn some_now_some_later(sim: &Sim, direct: bool) {
+    sim.write_file(PATH, blocks(b"...."));
+    let disk = sim.disk(CONFIG);
+    sim.block_on(async {
+        let file = open(&disk, Access::Write).await;
+        file.set_direct(direct).unwrap();
+        write(&disk, &file, 0, &blocks(b"L")).await.unwrap();
+        write_now(&disk, &file, BLOCK, &blocks(b"N")).await.unwrap();
+        write(&disk, &file, 3 * BLOCK, &blocks(b"L")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_write_that_is_durable_at_once_is_so_alone() {
+    for direct in [false, true] {
+        for (crash, left) in [(Crash::LoseUnsynced, ".N.."), (Crash::KeepUnsynced, "LN.L")] {
+            let sim = machine(1);
+            some_now_some_later(&sim, direct);
+            assert_eq!(letters(&sim.read_file(PATH).unwrap()), "LN.L");
+            assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), ".N..");
+            sim.power_loss(crash);
+            assert_eq!(letters(&sim.read_file(PATH).unwrap()), left, "{crash:?}");
+        }
+        for seed in 0..20 {
+            let sim = machine(seed);
+            some_now_some_later(&sim, direct);
+            sim.power_loss(Crash::Sectors);
+            assert_eq!(letters(&sim.read_file(PATH).unwrap()).as_bytes()[1], b'N');
+        }
+    }
+}
+
+/// In direct mode a page's other bytes stay where they are; through the cache the page goes whole.
+#[test]
+fn direct_writes_are_not_of_whole_pages() {
+    for (direct, first) in [(false, b'L'), (true, b'.')] {
+        let sim = machine(1);
+        let small = Geometry { direct_align: Some(512), block_bytes: 4096, copy_on_write: false };
+        sim.set_geometry(small);
+        sim.write_file(PATH, blocks(b"."));
+        let disk = sim.disk(CONFIG);
+        sim.block_on(async {
+            let file = open(&disk, Access::Write).await;
+            assert_eq!(file.geometry().unwrap(), small);
+            write(&disk, &file, 0, &[b'L'; 512]).await.unwrap();
+            file.set_direct(direct).unwrap();
+            write_now(&disk, &file, 512, &[b'N'; 512]).await.unwrap();
+        });
+        sim.power_loss(Crash::LoseUnsynced);
+        let bytes = sim.read_file(PATH).unwrap();
+        assert_eq!([bytes[0], bytes[512], bytes[1024]], [first, b'N', b'.']);
+    }
+}
+
+/// One inode's metadata goes together: what was allocated and never synced is there with the first such write.
+#[test]
+fn a_write_that_is_durable_at_once_takes_all_lengths_along() {
+    for direct in [false, true] {
+        let sim = machine(1);
+        sim.write_file(PATH, blocks(b"ab"));
+        let disk = sim.disk(CONFIG);
+        sim.block_on(async {
+            let file = open(&disk, Access::Write).await;
+            file.set_direct(direct).unwrap();
+            write(&disk, &file, BLOCK, &blocks(b"L")).await.unwrap();
+            file.truncate(BLOCK).await.unwrap();
+            file.allocate(0, 6 * BLOCK).await.unwrap();
+            write_now(&disk, &file, 2 * BLOCK, &blocks(b"N")).await.unwrap();
+            assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "a0N000");
+            write_now(&disk, &file, 6 * BLOCK, &blocks(b"N")).await.unwrap();
+            assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "a0N000N");
+            // The bytes that were cut off do not come back.
+            file.sync_data().await.unwrap();
+        });
+        sim.power_loss(Crash::LoseUnsynced);
+        assert_eq!(letters(&sim.read_file(PATH).unwrap()), "a0N000N");
+    }
+}
+
+/// Story: a write waited for a sync, another over a part of it was durable at once. Neither the sync nor a crash puts
+/// the older bytes over the newer ones.
+#[test]
+fn older_writes_do_not_come_over_newer_ones() {
+    for direct in [false, true] {
+        for crash in [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Sectors] {
+            for synced in [false, true] {
+                let sim = machine(3);
+                sim.write_file(PATH, blocks(b"..."));
+                let disk = sim.disk(CONFIG);
+                sim.block_on(async {
+                    let file = open(&disk, Access::Write).await;
+                    file.set_direct(direct).unwrap();
+                    write(&disk, &file, 0, &blocks(b"LLL")).await.unwrap();
+                    write_now(&disk, &file, BLOCK, &blocks(b"N")).await.unwrap();
+                    if synced {
+                        file.sync_data().await.unwrap();
+                    }
+                });
+                sim.power_loss(crash);
+                let left = letters(&sim.read_file(PATH).unwrap());
+                assert_eq!(left.as_bytes()[1], b'N', "{crash:?}");
+                if synced || crash == Crash::KeepUnsynced {
+                    assert_eq!(left, "LNL");
+                }
+            }
+        }
+    }
+}
+
+/// The other way round: a write in flight that ends later is the newer one.
+#[test]
+fn a_write_that_ends_later_comes_over_a_durable_one() {
+    for (persist, left) in [(Persist::Now, "B"), (Persist::Later, "A")] {
+        let sim = machine(1);
+        sim.write_file(PATH, blocks(b"."));
+        let disk = sim.disk(CONFIG);
+        sim.block_on(async {
+            let file = open(&disk, Access::Write).await;
+            file.set_direct(true).unwrap();
+            sim.set_latency(OpKind::Write, Duration::from_millis(10));
+            let mut buf = disk.buffer().await;
+            buf.fill(b'B');
+            let mut slow = pin!(file.write_at(buf, BLOCK_BYTES, 0, persist));
+            assert!(poll_once(slow.as_mut()).is_pending());
+            sim.set_latency(OpKind::Write, Duration::from_millis(1));
+            write_now(&disk, &file, 0, &blocks(b"A")).await.unwrap();
+            assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "A");
+            slow.await.0.unwrap();
+        });
+        assert_eq!(letters(&sim.read_file(PATH).unwrap()), "B");
+        sim.power_loss(Crash::LoseUnsynced);
+        assert_eq!(letters(&sim.read_file(PATH).unwrap()), left);
+    }
+}
+
+#[test]
+fn a_durable_write_in_flight_at_the_crash_may_land() {
+    let outcome = |crash, seed| {
+        let sim = machine(seed);
+        sim.write_file(PATH, blocks(b"."));
+        let disk = sim.disk(CONFIG);
+        sim.block_on(async {
+            let file = open(&disk, Access::Write).await;
+            file.set_direct(true).unwrap();
+            let mut buf = disk.buffer().await;
+            buf.fill(b'N');
+            assert!(poll_once(pin!(file.write_at(buf, BLOCK_BYTES, 0, Persist::Now))).is_pending());
+        });
+        sim.power_loss(crash);
+        letters(&sim.read_file(PATH).unwrap())
+    };
+    assert_eq!(outcome(Crash::LoseUnsynced, 1), ".");
+    assert_eq!(outcome(Crash::KeepUnsynced, 1), "N");
+    assert!((0..20).all(|seed| outcome(Crash::Sectors, seed) == "?"), "eight sectors, torn");
+}
+
+/// Story: such a write failed; readers asked, a sync succeeded, and the power went. The bytes were there, in part, or
+/// not, and the sync said nothing about them.
+#[test]
+fn a_failed_durable_write_is_for_the_crash_to_decide() {
+    for (direct, in_cache) in [(false, "N."), (true, "..")] {
+        let outcome = |crash, seed| {
+            let sim = machine(seed);
+            sim.write_file(PATH, blocks(b".."));
+            let disk = sim.disk(CONFIG);
+            sim.block_on(async {
+                let file = open(&disk, Access::Write).await;
+                file.set_direct(direct).unwrap();
+                sim.fail_next(OpKind::Write, EIO);
+                assert_eq!(errno(write_now(&disk, &file, 0, &blocks(b"N")).await), EIO);
+                file.sync_data().await.unwrap();
+                let reader = open(&disk, Access::ReadDirect).await;
+                assert_eq!(letters(&reader.read_at(0, 3 * BLOCK_BYTES).await.unwrap()), "..");
+            });
+            assert_eq!(letters(&sim.read_file(PATH).unwrap()), in_cache);
+            assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "..");
+            sim.power_loss(crash);
+            letters(&sim.read_file(PATH).unwrap())
+        };
+        assert_eq!(outcome(Crash::LoseUnsynced, 1), "..");
+        assert_eq!(outcome(Crash::KeepUnsynced, 1), "N.");
+        assert!((0..20).all(|seed| outcome(Crash::Sectors, seed) == "?."));
+    }
+}
+
+/// Once something newer is on the disk in its place, what a failed write left is gone.
+#[test]
+fn a_newer_write_ends_what_a_failed_one_left() {
+    for persist in [Persist::Now, Persist::Later] {
+        let sim = machine(1);
+        sim.write_file(PATH, blocks(b".."));
+        let disk = sim.disk(CONFIG);
+        sim.block_on(async {
+            let file = open(&disk, Access::Write).await;
+            file.set_direct(true).unwrap();
+            sim.fail_next(OpKind::Write, EIO);
+            // Beyond the end it is of no file.
+            assert_eq!(errno(write_now(&disk, &file, 0, &blocks(b"NNN")).await), EIO);
+            assert_eq!(file.len().unwrap(), 2 * BLOCK);
+            write_and_persist(&disk, &file, 0, &blocks(b"x"), persist).await.unwrap();
+            file.sync_data().await.unwrap();
+        });
+        sim.power_loss(Crash::KeepUnsynced);
+        assert_eq!(letters(&sim.read_file(PATH).unwrap()), "xN");
+    }
+}
+
+#[test]
+fn writes_overtake_each_other_by_the_seed() {
+    let order = |seed, spread| {
+        let sim = machine(seed);
+        sim.write_file(PATH, blocks(b"...."));
+        sim.set_latency_spread(OpKind::Write, spread);
+        let disk = sim.disk(CONFIG);
+        let ended = Rc::new(RefCell::new(Vec::new()));
+        sim.block_on(async {
+            let file = Rc::new(open(&disk, Access::Write).await);
+            file.set_direct(true).unwrap();
+            for i in 0..4 {
+                let (disk, file, ended) = (disk.clone(), Rc::clone(&file), Rc::clone(&ended));
+                sim.spawn(async move {
+                    write_now(&disk, &*file, i * BLOCK, &blocks(b"N")).await.unwrap();
+                    ended.borrow_mut().push(i);
+                });
+            }
+            disk.sleep(Duration::from_millis(1)).await;
+        });
+        assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "NNNN");
+        ended.take()
+    };
+    let spread = Duration::from_micros(100);
+    let orders: std::collections::BTreeSet<_> = (0..200).map(|seed| order(seed, spread)).collect();
+    assert_eq!(orders.len(), 24, "every order happens");
+    assert_eq!(order(7, spread), order(7, spread));
+    assert_eq!(order(7, Duration::ZERO), [0, 1, 2, 3]);
+}
+
+#[test]
+fn short_durable_writes_and_full_disks_are_as_ever() {
+    let sim = machine(1);
+    let disk = sim.disk(CONFIG);
+    sim.block_on(async {
+        let file = open(&disk, Access::Create).await;
+        file.set_direct(true).unwrap();
+        disk.sync_dir("/log".as_ref()).await.unwrap();
+        sim.short_write_next(BLOCK_BYTES);
+        assert_eq!(write_now(&disk, &file, 0, &blocks(b"ab")).await.unwrap(), BLOCK_BYTES);
+        sim.set_free_bytes(Some(0));
+        assert_eq!(errno(write_now(&disk, &file, BLOCK, &blocks(b"b")).await), ENOSPC);
+        assert_eq!(errno(file.write_zeros(0, 2 * BLOCK).await), ENOSPC);
+    });
+    sim.power_loss(Crash::KeepUnsynced);
+    assert_eq!(letters(&sim.read_file(PATH).unwrap()), "a");
+}
+
+/// Zeros are writes like others: in pieces that are counted and can fail or be short, and durable with a sync.
+#[test]
+fn zeros_go_piece_by_piece_and_wait_for_a_sync() {
+    let sim = machine(1);
+    sim.write_file(PATH, blocks(b"xxxx"));
+    let disk = sim.disk(CONFIG);
+    let len = 600 * 1024;
+    sim.block_on(async {
+        let file = open(&disk, Access::Write).await;
+        file.set_direct(true).unwrap();
+        sim.fail_next(OpKind::WriteZeros, EIO);
+        assert_eq!(errno(file.write_zeros(0, len).await), EIO);
+        assert_eq!(letters(&sim.read_file(PATH).unwrap()), "xxxx");
+
+        sim.clear_trace();
+        sim.short_write_next(5000);
+        file.write_zeros(BLOCK, len).await.unwrap();
+        let trace: Vec<String> =
+            sim.trace().iter().map(|e| format!("{} {}", e.op, e.detail)).collect();
+        let expected = [(4096, 262_144), (8192, 262_144), (270_336, 262_144), (532_480, 86_016)];
+        let expected =
+            expected.map(|(offset, len)| format!("write_zeros offset={offset} len={len}"));
+        assert_eq!(trace, expected);
+        assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "xxxx");
+        file.sync_data().await.unwrap();
+    });
+    sim.power_loss(Crash::LoseUnsynced);
+    let bytes = sim.read_file(PATH).unwrap();
+    assert_eq!(bytes.len() as u64, BLOCK + len);
+    assert!(bytes[BLOCK_BYTES..].iter().all(|&byte| byte == 0));
+    assert_eq!(bytes[0], b'x');
+}
+
+#[test]
+fn ranges_are_zeroed_where_the_machine_can() {
+    let sim = machine(1);
+    sim.write_file(PATH, blocks(b"xx"));
+    let disk = sim.disk(CONFIG);
+    sim.block_on(async {
+        let file = open(&disk, Access::Write).await;
+        let result = file.zero_range(BLOCK, 2 * BLOCK).await;
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Unsupported);
+        sim.set_zeroes_ranges(true);
+        file.zero_range(BLOCK, 2 * BLOCK).await.unwrap();
+        assert_eq!(letters(&file.read_at(0, 4 * BLOCK_BYTES).await.unwrap()), "x00");
+        assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "xx");
+        file.sync_data().await.unwrap();
+    });
+    sim.power_loss(Crash::LoseUnsynced);
+    assert_eq!(letters(&sim.read_file(PATH).unwrap()), "x00");
+}
+
+#[test]
+fn a_disk_may_have_no_direct_io() {
+    let sim = machine(1);
+    sim.write_file(PATH, "x");
+    sim.set_geometry(Geometry { direct_align: None, block_bytes: 4096, copy_on_write: true });
+    let disk = sim.disk(CONFIG);
+    sim.block_on(async {
+        let file = open(&disk, Access::Write).await;
+        let error = file.set_direct(true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        file.set_direct(false).unwrap();
+        write_now(&disk, &file, 1, b"y").await.unwrap();
+        let direct = disk.open(PATH.as_ref(), Access::ReadDirect, Lane::Commit).await;
+        assert_eq!(direct.err().unwrap().kind(), io::ErrorKind::InvalidInput);
+    });
+    sim.power_loss(Crash::LoseUnsynced);
+    assert_eq!(sim.read_file(PATH).unwrap(), b"xy");
 }
 
 #[test]
@@ -345,7 +708,7 @@ fn a_kill_ends_the_process_and_nothing_else() {
         });
         let mut buf = disk.buffer().await;
         buf[0] = b'!';
-        assert!(poll_once(pin!(file.write_at(buf, 1, 6))).is_pending());
+        assert!(poll_once(pin!(file.write_at(buf, 1, 6, Persist::Later))).is_pending());
         file
     });
     assert!(!dropped.get(), "tasks live on between runs");

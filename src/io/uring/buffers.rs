@@ -5,7 +5,7 @@
 //! # Invariants
 //!
 //! 1. A buffer is checked out exactly while its index is leased. The index goes back *after* the buffer, everywhere:
-//!    by the order of fields in [`RingBuf`], and by the lease that a write in flight takes along.
+//!    by the order of fields in [`RingBuf`], which a write in flight owns whole.
 //! 2. The whole of a buffer is initialised and exposed, always: its registered length is its length.
 
 use std::io;
@@ -57,13 +57,10 @@ pub(in crate::io) struct RingBuf {
 }
 
 impl RingBuf {
-    pub(super) fn into_parts(self) -> (FixedBuf, Lease<usize>) {
-        (self.fixed, self.index)
-    }
-
-    pub(super) fn from_parts(fixed: FixedBuf, index: Lease<usize>) -> Self {
-        assert_eq!(usize::from(fixed.buf_index()), *index.item());
-        RingBuf { fixed, index }
+    /// What the kernel knows the buffer by.
+    pub(super) fn index(&self) -> u16 {
+        assert_eq!(usize::from(self.fixed.buf_index()), *self.index.item());
+        self.fixed.buf_index()
     }
 }
 

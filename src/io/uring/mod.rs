@@ -2,7 +2,7 @@
 //!
 //! This file answers: can there be a ring here, and how does it begin and end? `buffers.rs`: how are registered
 //! buffers lent out? `in_flight.rs`: who owns the memory of an operation? `ops.rs`: which operation does what?
-//! `timer.rs`: how does one sleep for less than a millisecond?
+//! `write.rs`: what does a write own? `timer.rs`: how does one sleep for less than a millisecond?
 //!
 //! # How the ring moves
 //!
@@ -33,6 +33,7 @@ mod buffers;
 mod in_flight;
 mod ops;
 mod timer;
+mod write;
 
 use std::cell::RefCell;
 use std::io;
@@ -47,7 +48,9 @@ use tokio::task::JoinSet;
 use self::buffers::Buffers;
 use self::in_flight::InFlight;
 pub(super) use self::ops::UringDisk;
+use self::timer::Timers;
 use super::start::{DiskConfig, OnDisk};
+use super::zeros::Zeros;
 
 /// Submission queue entries beside one for each write buffer: reads, syncs and directory operations of one log's
 /// tasks between two sleeps. When the queue is full, tokio-uring submits on the spot, and panics if that fails.
@@ -57,9 +60,10 @@ const ENTRIES_MIN: usize = 256;
 /// tokio-uring; an entry takes 16 bytes.
 const COMPLETIONS_PER_ENTRY: usize = 8;
 
-/// What [`ops`] and [`timer`] submit. The youngest, `RenameAt` and `UnlinkAt`, are of kernel 5.11.
-const OPERATIONS: [(u8, &str); 8] = [
+/// What [`ops`], [`write`](mod@write) and [`timer`] submit. The youngest, `RenameAt` and `UnlinkAt`, are of kernel 5.11.
+const OPERATIONS: [(u8, &str); 9] = [
     (opcode::Read::CODE, "READ"),
+    (opcode::Write::CODE, "WRITE"),
     (opcode::WriteFixed::CODE, "WRITE_FIXED"),
     (opcode::Fsync::CODE, "FSYNC"),
     (opcode::Timeout::CODE, "TIMEOUT"),
@@ -79,6 +83,8 @@ pub(super) struct UringRuntime {
 struct Shared {
     buffers: Buffers,
     in_flight: InFlight,
+    zeros: Zeros,
+    timers: Timers,
     tasks: RefCell<JoinSet<()>>,
     start: Instant,
 }
@@ -113,6 +119,8 @@ impl UringRuntime {
             shared: Rc::new(Shared {
                 buffers,
                 in_flight: InFlight::default(),
+                zeros: Zeros::default(),
+                timers: Timers::default(),
                 tasks: RefCell::default(),
                 start: Instant::now(),
             }),

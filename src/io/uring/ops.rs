@@ -2,19 +2,22 @@
 //!
 //! | operation | how |
 //! |---|---|
-//! | `write_at` | `WRITE_FIXED` from a registered buffer |
+//! | `write_alone` | plain call: nothing else is to be done meanwhile |
+//! | `write_at` | `WRITE_FIXED` from a registered buffer (`write.rs`) |
+//! | `write_zeros` | `WRITE`, piece by piece, from the disk's zeros (`write.rs`) |
 //! | `read_at` | `READ` into memory of its own |
-//! | `sync_data`, `allocate` | `FSYNC` with `DATASYNC`, `FALLOCATE`; the kernel runs them on its workers |
+//! | `sync_data`, `allocate`, `zero_range` | `FSYNC` with `DATASYNC`, `FALLOCATE`; the kernel runs them on its workers |
 //! | `open`, `rename`, `remove_file` | `OPENAT`, `RENAMEAT`, `UNLINKAT` |
 //! | `sync_dir` | plain open (the directory is in the cache), then `FSYNC` |
 //! | `sleep` | `TIMEOUT` if short (`timer.rs`), else tokio's timer |
-//! | `list`, `create_dir`, `truncate`, `try_lock`, `len` | plain calls: rare, short, or not in tokio-uring |
+//! | all others | plain calls: rare, short, or not in tokio-uring |
 //!
-//! Every ring operation but those on names holds a share of the file (tokio-uring's `SharedFd`), so the description,
-//! and the lock on it, outlast a future that is dropped half-way.
+//! Every ring operation but those on names holds a share of the file (tokio-uring's `SharedFd`, or what owns it), so the
+//! description, and the lock on it, outlast a future that is dropped half-way.
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -26,10 +29,12 @@ use std::time::Duration;
 use tokio_uring::fs;
 
 use super::buffers::RingBuf;
-use super::in_flight::{InFlight, Loan};
-use super::{Shared, timer};
+use super::in_flight::Loan;
+use super::{Shared, timer, write};
 use crate::io::fill::Fill;
-use crate::io::{Access, AlignedBuf, DirEntry, Disk, DiskFile, Lane, plain};
+use crate::io::{
+    Access, AlignedBuf, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry, plain,
+};
 
 /// The longest single read: the ring's lengths have 32 bits, and the kernel cuts at 2 GiB.
 const READ_BYTES_MAX: usize = 1 << 30;
@@ -75,9 +80,9 @@ impl Disk for UringDisk {
                 .await
         });
         Ok(UringFile {
-            file: opened.await.map_err(io::Error::other)??,
-            direct: access == Access::ReadDirect,
-            in_flight: self.shared.in_flight.clone(),
+            file: Rc::new(opened.await.map_err(io::Error::other)??),
+            direct: Cell::new(access == Access::ReadDirect),
+            disk: Rc::clone(&self.shared),
         })
     }
 
@@ -110,7 +115,7 @@ impl Disk for UringDisk {
     }
 
     async fn sleep(&self, duration: Duration) {
-        timer::sleep(duration, &self.shared.in_flight).await;
+        timer::sleep(duration, &self.shared.timers, &self.shared.in_flight).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -123,9 +128,10 @@ impl Disk for UringDisk {
 
 /// An open file of a [`UringDisk`].
 pub(in crate::io) struct UringFile {
-    file: fs::File,
-    direct: bool,
-    in_flight: InFlight,
+    /// Shared with the writes in flight: tokio-uring shows nobody the share that its own operations hold.
+    file: Rc<fs::File>,
+    direct: Cell<bool>,
+    disk: Rc<Shared>,
 }
 
 impl UringFile {
@@ -133,9 +139,9 @@ impl UringFile {
     #[cfg(test)]
     pub(super) fn for_tests(file: std::fs::File, disk: &UringDisk) -> Self {
         UringFile {
-            file: fs::File::from_std(file),
-            direct: false,
-            in_flight: disk.shared.in_flight.clone(),
+            file: Rc::new(fs::File::from_std(file)),
+            direct: Cell::new(false),
+            disk: Rc::clone(&disk.shared),
         }
     }
 
@@ -150,12 +156,12 @@ impl DiskFile for UringFile {
     type Buf = RingBuf;
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
-        let direct_end = if self.direct { Some(self.len()?) } else { None };
+        let direct_end = if self.direct.get() { Some(self.len()?) } else { None };
         let mut fill = Fill::new(offset, len, direct_end);
         let mut buf = AlignedBuf::with_len(len);
         while !fill.is_full() {
             let end = len.min(fill.filled() + READ_BYTES_MAX);
-            let loan = Loan::new(buf, fill.filled()..end, self.in_flight.enter());
+            let loan = Loan::new(buf, fill.filled()..end, self.disk.in_flight.enter());
             let (result, loan) = self.file.read_at(loan, fill.position()).await;
             (buf, _) = loan.into_parts();
             match result {
@@ -177,18 +183,47 @@ impl DiskFile for UringFile {
         buf: RingBuf,
         len: usize,
         offset: u64,
+        persist: Persist,
     ) -> (io::Result<usize>, RingBuf) {
-        assert!(len <= buf.len(), "a write stays inside its buffer");
-        let (mut fixed, mut index) = buf.into_parts();
+        if self.direct.get()
+            && let Err(error) = plain::check_direct_write(offset, len)
+        {
+            return (Err(error), buf);
+        }
+        write::registered(&self.file, buf, len, offset, persist, &self.disk.in_flight).await
+    }
+
+    async fn write_alone(
+        &self,
+        buf: RingBuf,
+        len: usize,
+        offset: u64,
+    ) -> (io::Result<usize>, RingBuf) {
+        // The ring hands the end of such a write to a worker of the kernel, which has to wait for a CPU: for a whole tick of
+        // the scheduler where all are busy and the kernel does not preempt.
+        let written = plain::write(self.fd(), &buf[..len], offset, Persist::Now, self.direct.get());
+        (written, buf)
+    }
+
+    async fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let direct = self.direct.get();
+        let fill = self.disk.zeros.fill(offset, len, direct, async |zeros, len, offset| {
+            if direct {
+                plain::check_direct_write(offset, len)?;
+            }
+            write::plain(&self.file, zeros, len, offset, &self.disk.in_flight).await
+        });
+        fill.await
+    }
+
+    async fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
         loop {
-            let kept = (index, self.in_flight.enter());
-            let loan = Loan::new(fixed, 0..len, kept);
-            let (result, loan) = self.file.write_fixed_at(loan, offset).await;
-            (fixed, (index, _)) = loan.into_parts();
-            match result {
-                // Nothing was written, so this is not a short write either.
+            match self.file.fallocate(offset, len, plain::WRITE_ZEROES as i32).await {
                 Err(error) if plain::is_interrupted(&error) => {}
-                result => return (result, RingBuf::from_parts(fixed, index)),
+                Err(error) if plain::is_unsupported(&error) => {
+                    return Err(io::ErrorKind::Unsupported.into());
+                }
+                result => return result,
             }
         }
     }
@@ -212,6 +247,16 @@ impl DiskFile for UringFile {
 
     async fn truncate(&self, len: u64) -> io::Result<()> {
         plain::truncate(self.fd(), len)
+    }
+
+    fn set_direct(&self, direct: bool) -> io::Result<()> {
+        plain::set_direct(self.fd(), direct)?;
+        self.direct.set(direct);
+        Ok(())
+    }
+
+    fn geometry(&self) -> io::Result<Geometry> {
+        geometry::geometry(self.fd())
     }
 
     fn set_lane(&mut self, _lane: Lane) {}

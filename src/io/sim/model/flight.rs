@@ -7,31 +7,27 @@ use std::io;
 use std::time::Duration;
 
 use super::{Description, DescriptionId, Model, to_usize};
-use crate::io::AlignedBuf;
 use crate::io::pool::Lease;
-use crate::io::sim::node::NodeId;
+use crate::io::sim::node::{NodeId, Written};
+use crate::io::{AlignedBuf, Persist};
 
 pub(in crate::io::sim) type FlightId = u64;
 
 /// An operation that takes effect when it ends.
 pub(in crate::io::sim) enum Flight {
-    Write {
-        description: DescriptionId,
-        buf: Lease<AlignedBuf>,
-        len: usize,
-        offset: u64,
-        error: Option<i32>,
-    },
-    Sync {
-        description: DescriptionId,
-        covered: u64,
-        error: Option<i32>,
-    },
-    SyncDir {
-        dir: NodeId,
-        covered: u64,
-        error: Option<i32>,
-    },
+    Write { write: Write, buf: Lease<AlignedBuf> },
+    Sync { description: DescriptionId, covered: u64, error: Option<i32> },
+    SyncDir { dir: NodeId, covered: u64, error: Option<i32> },
+}
+
+/// A write under way: of the first `len` bytes of its buffer.
+#[derive(Clone, Copy)]
+pub(in crate::io::sim) struct Write {
+    pub description: DescriptionId,
+    pub len: usize,
+    pub offset: u64,
+    pub persist: Persist,
+    pub error: Option<i32>,
 }
 
 /// How it ended.
@@ -43,9 +39,8 @@ pub(in crate::io::sim) enum Outcome {
 impl Flight {
     pub(super) fn description(&self) -> Option<DescriptionId> {
         match self {
-            Flight::Write { description, .. } | Flight::Sync { description, .. } => {
-                Some(*description)
-            }
+            Flight::Write { write: Write { description, .. }, .. }
+            | Flight::Sync { description, .. } => Some(*description),
             Flight::SyncDir { .. } => None,
         }
     }
@@ -85,12 +80,8 @@ impl Model {
 
     pub(super) fn end(&mut self, flight: Flight) -> Outcome {
         match flight {
-            Flight::Write { description, buf, len, offset, error } => {
-                let result = match error {
-                    Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-                    None => self.write(description, &buf[..len], offset),
-                };
-                Outcome::Written(result, buf)
+            Flight::Write { write, buf } => {
+                Outcome::Written(self.write(write, &buf[..write.len]), buf)
             }
             Flight::Sync { description, covered, error } => {
                 let node = self.descriptions[&description].node;
@@ -117,16 +108,27 @@ impl Model {
         }
     }
 
-    fn write(
-        &mut self,
-        description: DescriptionId,
-        bytes: &[u8],
-        offset: u64,
-    ) -> io::Result<usize> {
-        let node = self.descriptions[&description].node;
+    fn write(&mut self, write: Write, bytes: &[u8]) -> io::Result<usize> {
+        let Write { description, offset, persist, error, .. } = write;
+        let Description { node, direct, .. } = self.descriptions[&description];
+        let failed = error.map(io::Error::from_raw_os_error);
+        if persist == Persist::Later
+            && let Some(error) = failed
+        {
+            return Err(error);
+        }
         self.reserve(node, offset, bytes.len() as u64)?;
         let number = self.next_change();
-        self.file_mut(node).write(to_usize(offset), bytes, number);
+        let written = Written { offset: to_usize(offset), bytes, direct, number };
+        let file = self.file_mut(node);
+        match (persist, failed) {
+            (_, Some(error)) => {
+                file.fail_write_now(written);
+                return Err(error);
+            }
+            (Persist::Later, None) => file.write(written),
+            (Persist::Now, None) => file.write_now(written),
+        }
         Ok(bytes.len())
     }
 
@@ -149,7 +151,7 @@ impl Model {
         }
     }
 
-    fn description_mut(&mut self, id: DescriptionId) -> &mut Description {
+    pub(super) fn description_mut(&mut self, id: DescriptionId) -> &mut Description {
         self.descriptions.get_mut(&id).expect("lives until its last operation has ended")
     }
 
