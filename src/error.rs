@@ -45,6 +45,8 @@ pub enum ErrorKind {
     TooLarge,
     /// No space for the next segment. The append took no index; try again when there is room.
     NoSpace,
+    /// The queue has no room now; only calls that do not wait say so. Nothing was appended.
+    Full,
     /// A write or sync of this handle failed before. Reopen the log to find out what reached the disk.
     Poisoned,
     /// The log was closed.

@@ -9,82 +9,72 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The queue. Senders and the receiver share it.
 #[derive(Debug)]
 pub(crate) struct Inbox<T> {
-    gate: Mutex<Gate>,
-    sender: flume::Sender<T>,
+    gate: Mutex<Gate<T>>,
     receiver: flume::Receiver<T>,
 }
 
-#[derive(Debug, Default)]
-struct Gate {
-    /// Why nothing can be sent any more.
-    ended: Option<Error>,
-    /// Nobody will receive again.
-    deserted: bool,
+#[derive(Debug)]
+enum Gate<T> {
+    Open(flume::Sender<T>),
+    /// Nobody will receive again, and why.
+    Deserted(Error),
 }
 
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Inbox<T> {
         let (sender, receiver) = flume::unbounded();
-        Inbox { gate: Mutex::default(), sender, receiver }
+        Inbox { gate: Mutex::new(Gate::Open(sender)), receiver }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gate> {
+    fn lock(&self) -> MutexGuard<'_, Gate<T>> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an item in, unless the inbox has ended.
+    /// Puts an item in, unless nobody will receive it.
     pub(crate) fn send(&self, item: T) -> Result<(), Error> {
-        let gate = self.lock();
-        match &gate.ended {
-            Some(error) => Err(error.clone()),
-            None => {
-                self.send_anyway(item);
+        match &*self.lock() {
+            Gate::Open(sender) => {
+                // The receiver lives as long as the inbox.
+                let _ = sender.send(item);
                 Ok(())
             }
+            Gate::Deserted(error) => Err(error.clone()),
         }
     }
 
-    /// Why nothing can be sent any more.
-    pub(crate) fn ended(&self) -> Option<Error> {
-        self.lock().ended.clone()
-    }
-
-    fn send_anyway(&self, item: T) {
-        // Both halves live as long as the inbox.
-        let _ = self.sender.send(item);
-    }
-
-    /// From now on `send` fails with `error`. Gives back what was not received yet.
-    pub(crate) fn end(&self, error: Error) -> Vec<T> {
-        let mut gate = self.lock();
-        gate.ended = Some(error);
-        self.receiver.drain().collect()
-    }
-
-    /// From now on `send` fails with `error`, and `item` is the last one. If nobody receives any more, `item` is
-    /// dropped, and the error stays what it was.
-    pub(crate) fn end_with(&self, error: Error, item: T) {
-        let mut gate = self.lock();
-        if gate.deserted {
-            return;
-        }
-        gate.ended = Some(error);
-        self.send_anyway(item);
-    }
-
-    /// Like [`Inbox::end`], when the receiver is gone for good.
+    /// From now on `send` fails with `error`, and `receive` ends. Gives back what was not received yet.
     pub(crate) fn desert(&self, error: Error) -> Vec<T> {
         let mut gate = self.lock();
-        *gate = Gate { ended: Some(error), deserted: true };
+        *gate = Gate::Deserted(error);
         self.receiver.drain().collect()
     }
 
-    /// Waits for the next item.
-    pub(crate) async fn receive(&self) -> T {
-        self.receiver.recv_async().await.expect("the inbox holds a sender")
+    /// Why nobody will receive again.
+    pub(crate) fn deserted(&self) -> Option<Error> {
+        match &*self.lock() {
+            Gate::Open(_) => None,
+            Gate::Deserted(error) => Some(error.clone()),
+        }
     }
 
-    pub(crate) fn try_receive(&self) -> Option<T> {
-        self.receiver.try_recv().ok()
+    /// Waits for the next item; `None` when the inbox is deserted.
+    pub(crate) async fn receive(&self) -> Option<T> {
+        self.receiver.recv_async().await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_stays_behind() {
+        let inbox = Inbox::new();
+        inbox.send(1).unwrap();
+        assert_eq!(pollster::block_on(inbox.receive()), Some(1));
+        inbox.send(2).unwrap();
+        assert_eq!(inbox.desert(Error::closed()), [2]);
+        assert!(inbox.send(3).unwrap_err().is_closed());
+        assert_eq!(pollster::block_on(inbox.receive()), None);
     }
 }

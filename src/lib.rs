@@ -42,7 +42,9 @@ mod format;
 mod inbox;
 mod io;
 mod live;
+mod metrics;
 mod options;
+mod payload;
 mod recovery;
 mod segment;
 mod tail;
@@ -55,11 +57,18 @@ mod watermark;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub use commit::ticket::Ticket;
+#[cfg(feature = "experimental")]
+pub use commit::policy::{Adaptive, Fixed, GroupCommit, GroupDecision, GroupPolicy, GroupView};
+pub use commit::ticket::{Durability, Ticket};
 pub use error::{Error, ErrorKind, Result};
-pub use format::Packing;
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub use format::bench as bench_internals;
 pub use io::Backend;
+pub use metrics::Stats;
 pub use options::Options;
+pub use payload::Payload;
 pub use recovery::reader::{BlockingEntries, Entries};
+pub use segment::method::{Packing, Prealloc, SyncMethod};
 pub use types::{ConfState, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start};
-pub use wal::{Cut, Reader, Recovery, Verdict, Wal};
+pub use wal::{Cut, Reader, Recovery, SubmissionThread, Verdict, Wal};

@@ -1,9 +1,14 @@
 //! Every limit of the crate, with the reason for each default. Checked once, when a log is opened.
 
+use crate::commit::group::Room;
+use crate::commit::policy::{Adaptive, Fixed, GroupPolicy, PolicyMaker};
+use crate::commit::queue;
+use crate::commit::ticket::Durability;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Packing;
 use crate::io::{BLOCK_BYTES, Backend, DiskConfig};
+use crate::segment::method::{Packing, Prealloc, SyncMethod};
 use crate::types::Start;
+use crate::wal::SubmissionThread;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -16,11 +21,22 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) backend: Backend,
+    pub(crate) thread: Option<SubmissionThread>,
+    pub(crate) sync_method: SyncMethod,
+    pub(crate) packing: Packing,
+    pub(crate) prealloc: Prealloc,
+    pub(crate) durability: Durability,
+    pub(crate) sync_interval: Duration,
     pub(crate) segment_bytes: u64,
     pub(crate) record_bytes_max: usize,
     pub(crate) group_bytes_max: usize,
+    pub(crate) group_records_max: usize,
+    pub(crate) group_delay: Duration,
+    pub(crate) group_policy: Option<PolicyMaker>,
+    pub(crate) in_flight_max: usize,
     pub(crate) queue_bytes_max: usize,
-    pub(crate) packing: Packing,
+    pub(crate) queue_records_max: usize,
+    pub(crate) spin: Duration,
     pub(crate) idle_mark_after: Option<Duration>,
     pub(crate) lock_wait: Duration,
     pub(crate) metadata: Option<Bytes>,
@@ -31,15 +47,32 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             backend: Backend::Auto,
+            thread: None,
+            sync_method: SyncMethod::Auto,
+            packing: Packing::Dense,
+            prealloc: Prealloc::ZeroFill,
+            durability: Durability::Durable,
+            // Redis' everysec.
+            sync_interval: Duration::from_secs(1),
             // etcd's.
             segment_bytes: 64_000_000,
             // Above any sane record; below what makes a reader's memory a surprise.
             record_bytes_max: 64 << 20,
             // A sync costs about as much as writing a few hundred KiB; larger groups only add latency.
             group_bytes_max: 1 << 20,
+            // No limit of its own: bytes are what costs.
+            group_records_max: usize::MAX,
+            // A group gathers while the one before it is written.
+            group_delay: Duration::ZERO,
+            group_policy: None,
+            // More make groups smaller, and on few cores that costs more than it gives.
+            in_flight_max: 4,
             // Several groups, and room for one record of the largest size.
             queue_bytes_max: 64 << 20,
-            packing: Packing::Dense,
+            // Bounds what wake-ups cost at a time.
+            queue_records_max: 1 << 20,
+            // A caller takes 20 to 40 us to come back, and so does waking a thread.
+            spin: Duration::from_micros(50),
             // Long against a commit, short against what a person calls idle.
             idle_mark_after: Some(Duration::from_millis(100)),
             // After a SIGKILL the kernel keeps the lock 20 to 75 ms.
@@ -50,10 +83,10 @@ impl Default for Options {
     }
 }
 
-/// Write buffers of a log: one is filled while another is written.
-const BUFFER_COUNT: usize = 2;
-/// Length of each. Together they stay far below the usual RLIMIT_MEMLOCK of 8 MiB.
+/// Length of a write buffer, at most.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// All write buffers together, at most: half of the usual RLIMIT_MEMLOCK of 8 MiB.
+const BUFFERS_BYTES_MAX: usize = 4 << 20;
 
 impl Options {
     /// All defaults.
@@ -66,6 +99,54 @@ impl Options {
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Options {
         self.backend = backend;
+        self
+    }
+
+    /// Runs the log on this thread, beside others. Default: a thread of its own, on [`Options::backend`].
+    #[must_use]
+    pub fn submission_thread(mut self, thread: &SubmissionThread) -> Options {
+        self.thread = Some(thread.clone());
+        self
+    }
+
+    /// How groups become durable. Default: [`SyncMethod::Auto`].
+    #[must_use]
+    pub fn sync_method(mut self, method: SyncMethod) -> Options {
+        self.sync_method = method;
+        self
+    }
+
+    /// Where groups start and end with [`SyncMethod::Fdatasync`]; [`SyncMethod::Dsync`] always takes whole blocks.
+    /// Default: [`Packing::Dense`].
+    #[must_use]
+    pub fn packing(mut self, packing: Packing) -> Options {
+        self.packing = packing;
+        self
+    }
+
+    /// How the next segment is prepared. Default: [`Prealloc::ZeroFill`].
+    #[must_use]
+    pub fn prealloc(mut self, prealloc: Prealloc) -> Options {
+        self.prealloc = prealloc;
+        self
+    }
+
+    /// What an append waits for, unless [`Wal::with_durability`](crate::Wal::with_durability) says otherwise. Default:
+    /// [`Durability::Durable`].
+    ///
+    /// With [`Durability::Written`] a loss of power takes at most what was appended within the last
+    /// [`Options::sync_interval`] and the time of one sync; a crash of the process takes nothing.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.durability = durability;
+        self
+    }
+
+    /// What was appended with [`Durability::Written`] is synced at the latest after this time, if nothing else has
+    /// made it durable. Default: 1 s.
+    #[must_use]
+    pub fn sync_interval(mut self, interval: Duration) -> Options {
+        self.sync_interval = interval;
         self
     }
 
@@ -103,10 +184,58 @@ impl Options {
         self
     }
 
-    /// Where groups start and end. Default: [`Packing::Dense`].
+    /// Appends beyond this many waiting records wait for room. Default: 1,048,576. At least 1; a larger batch goes
+    /// alone.
     #[must_use]
-    pub fn packing(mut self, packing: Packing) -> Options {
-        self.packing = packing;
+    pub fn queue_records_max(mut self, records: usize) -> Options {
+        self.queue_records_max = records;
+        self
+    }
+
+    /// A group holds at most so many records; a single batch may be larger. Default: no limit.
+    #[must_use]
+    pub fn group_records_max(mut self, records: usize) -> Options {
+        self.group_records_max = records;
+        self
+    }
+
+    /// A group waits this long for more appends before it is committed, unless it is full
+    /// ([`Options::group_records_max`], [`Options::group_bytes_max`]). Every append then takes that much longer, and the
+    /// disk is asked less often. Takes the place of the default policy. Default: zero, that is the default policy.
+    ///
+    /// The threads backend rounds a delay that is longer than [`Options::spin`] up to whole milliseconds.
+    #[must_use]
+    pub fn group_delay(mut self, delay: Duration) -> Options {
+        self.group_delay = delay;
+        self
+    }
+
+    /// Decides when groups are committed, in place of the default policy and [`Options::group_delay`]. `make` is called
+    /// for each log that is opened.
+    #[cfg(feature = "experimental")]
+    #[must_use]
+    pub fn group_policy(
+        mut self,
+        make: impl Fn() -> Box<dyn GroupPolicy> + Send + Sync + 'static,
+    ) -> Options {
+        self.group_policy = Some(PolicyMaker(std::sync::Arc::new(make)));
+        self
+    }
+
+    /// So many groups may be written at the same time, with [`SyncMethod::Dsync`]; they are reported in order.
+    /// [`SyncMethod::Fdatasync`] writes one at a time: of two concurrent syncs of a file only one is told of a write that
+    /// was lost. Default: 4; 1 to 32.
+    #[must_use]
+    pub fn in_flight_max(mut self, groups: usize) -> Options {
+        self.in_flight_max = groups;
+        self
+    }
+
+    /// The submission thread looks for new appends for this long before it goes to sleep, as long as that pays; after
+    /// some times in vain it stops. Zero never spins. On a machine with one core it never does. Default: 50 us.
+    #[must_use]
+    pub fn spin(mut self, time: Duration) -> Options {
+        self.spin = time;
         self
     }
 
@@ -156,6 +285,21 @@ impl Options {
         if self.queue_bytes_max < 4 << 10 || self.queue_bytes_max > 1 << 31 {
             return invalid("queue_bytes_max is not between 4 KiB and 2 GiB");
         }
+        if self.queue_records_max == 0 || self.queue_records_max > 1 << 31 {
+            return invalid("queue_records_max is not between 1 and 2^31");
+        }
+        if self.group_records_max == 0 {
+            return invalid("group_records_max is zero");
+        }
+        if self.in_flight_max == 0 || self.in_flight_max > 32 {
+            return invalid("in_flight_max is not between 1 and 32");
+        }
+        if self.group_delay > Duration::from_secs(60) {
+            return invalid("group_delay is longer than a minute");
+        }
+        if self.spin > Duration::from_millis(10) {
+            return invalid("spin is longer than 10 ms");
+        }
         if self.metadata.as_ref().is_some_and(|metadata| metadata.len() > 1 << 20) {
             return invalid("metadata is longer than 1 MiB");
         }
@@ -163,12 +307,39 @@ impl Options {
     }
 
     pub(crate) fn disk_config(&self) -> DiskConfig {
+        // Each group in flight uses one at a time.
+        let buffer_count = self.in_flight_max.max(2);
+        let buffer_bytes_max = BUFFER_BYTES_MAX.min(BUFFERS_BYTES_MAX / buffer_count);
         DiskConfig {
-            buffer_count: BUFFER_COUNT,
+            buffer_count,
             buffer_bytes: self
                 .group_bytes_max
-                .clamp(BLOCK_BYTES, BUFFER_BYTES_MAX)
+                .clamp(BLOCK_BYTES, buffer_bytes_max)
                 .next_multiple_of(BLOCK_BYTES),
         }
+    }
+
+    pub(crate) fn queue_limits(&self) -> queue::Limits {
+        queue::Limits {
+            room: Room { bytes: self.queue_bytes_max, records: self.queue_records_max },
+            record_bytes_max: self.record_bytes_max,
+            // A group of many small appends shall not outgrow the segment it goes to.
+            group_bytes_max: (self.group_bytes_max as u64).min(self.segment_bytes / 2),
+            group_records_max: self.group_records_max,
+        }
+    }
+
+    pub(crate) fn make_policy(&self) -> Box<dyn GroupPolicy> {
+        match &self.group_policy {
+            Some(maker) => maker.0(),
+            None if self.group_delay > Duration::ZERO => Box::new(Fixed::new(self.group_delay)),
+            None => Box::<Adaptive>::default(),
+        }
+    }
+
+    /// For how long the submission thread may spin on this machine.
+    pub(crate) fn spin_limit(&self) -> Duration {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if cores > 1 { self.spin } else { Duration::ZERO }
     }
 }

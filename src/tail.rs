@@ -1,6 +1,6 @@
 //! The end of a log that is ready for appending: the one value that recovery hands to the write side.
 
-use crate::format::{Chain, LogId};
+use crate::format::{Chain, LogId, RecordRef};
 use crate::types::HardState;
 use bytes::Bytes;
 
@@ -21,4 +21,20 @@ pub(crate) struct Tail {
     pub epoch: u32,
     /// Number of the last group.
     pub group: u64,
+}
+
+impl Tail {
+    /// What a record changes beside the entries.
+    pub(crate) fn take_in(&mut self, record: RecordRef<'_>) {
+        let term = match record {
+            RecordRef::Entry { term, .. } => term,
+            RecordRef::State(state) => state.term,
+            RecordRef::Snapshot(snapshot) => snapshot.term,
+            RecordRef::Metadata(_) => 0,
+        };
+        self.term = self.term.max(term);
+        if let RecordRef::State(state) = record {
+            self.state = *state;
+        }
+    }
 }

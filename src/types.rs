@@ -41,6 +41,11 @@ impl Position {
     pub fn new(seq: Seq, offset: u64) -> Position {
         Position { seq, offset }
     }
+
+    /// So many bytes further in the same segment.
+    pub(crate) fn after(self, bytes: u64) -> Position {
+        Position { offset: self.offset + bytes, ..self }
+    }
 }
 
 impl fmt::Display for Position {

@@ -2,14 +2,20 @@
 
 mod engine;
 mod report;
+mod thread;
 
 pub use report::{Cut, Recovery, Verdict};
+pub use thread::SubmissionThread;
 
-use crate::commit::queue::{Content, Request};
-use crate::commit::ticket::Ticket;
+use crate::commit::content::Content;
+use crate::commit::queue::CloseReply;
+use crate::commit::ticket::{Durability, Ticket};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Stats;
 use crate::options::Options;
+use crate::payload::Payload;
 use crate::recovery::reader::Entries;
+use crate::segment::method::{Method, SyncMethod};
 use crate::types::{Entry, HardState, Snapshot};
 use crate::watermark::Watermark;
 use bytes::Bytes;
@@ -28,6 +34,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone, Debug)]
 pub struct Wal {
     handle: Arc<Handle>,
+    /// What appends through this handle wait for.
+    durability: Durability,
 }
 
 #[derive(Debug)]
@@ -35,6 +43,7 @@ struct Handle {
     closer: Closer,
     watermark: Watermark,
     backend: &'static str,
+    method: Option<Method>,
 }
 
 /// Closes the log when it is dropped.
@@ -46,10 +55,10 @@ struct Closer {
 
 impl Closer {
     /// Refuses new work and asks the committer to end after what it has. `false` if that was asked before.
-    fn close(&self, reply: Option<tokio::sync::oneshot::Sender<Result<u64>>>) -> bool {
+    fn close(&self, reply: CloseReply) -> bool {
         let first = !self.closing.swap(true, Ordering::SeqCst);
         if first {
-            self.shared.queue.inbox.end_with(Error::closed(), Request::Close(reply));
+            self.shared.queue.close(Error::closed(), reply);
         }
         first
     }
@@ -124,12 +133,12 @@ impl Wal {
     /// # Cancel safety
     ///
     /// Dropped before its first poll, nothing is appended. Dropped later, the record may still become durable.
-    pub fn append(
-        &self,
-        record: impl Into<Bytes>,
-    ) -> impl Future<Output = Result<u64>> + Send + 'static {
-        let submitted = self.submit(record);
-        async move { Ok(submitted.await?.await?.start) }
+    pub fn append<'a>(
+        &'a self,
+        record: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<u64>> + Send {
+        let appended = self.put(Content::one(record));
+        async move { Ok(appended.await?.start) }
     }
 
     /// Appends records that become durable together: after a crash all of them are there, or none. Gives their
@@ -142,12 +151,11 @@ impl Wal {
     /// # Cancel safety
     ///
     /// That of [`Wal::append`], for the batch as a whole.
-    pub fn append_batch<R: Into<Bytes>>(
-        &self,
+    pub fn append_batch<'a, R: Into<Payload<'a>>>(
+        &'a self,
         records: impl IntoIterator<Item = R>,
-    ) -> impl Future<Output = Result<Range<u64>>> + Send + 'static {
-        let submitted = self.submit_batch(records);
-        async move { submitted.await?.await }
+    ) -> impl Future<Output = Result<Range<u64>>> + Send {
+        self.put(Content::many(records))
     }
 
     /// Appends a record without waiting for the disk: resolves as soon as the record has its place in the order,
@@ -168,7 +176,7 @@ impl Wal {
         &self,
         record: impl Into<Bytes>,
     ) -> impl Future<Output = Result<Ticket>> + Send + 'static {
-        self.place(Content::Plain(vec![record.into()]))
+        self.place(Content::one(record.into()))
     }
 
     /// Like [`Wal::submit`], for records that become durable together.
@@ -184,7 +192,7 @@ impl Wal {
         &self,
         records: impl IntoIterator<Item = R>,
     ) -> impl Future<Output = Result<Ticket>> + Send + 'static {
-        self.place(Content::Plain(records.into_iter().map(Into::into).collect()))
+        self.place(Content::many(records.into_iter().map(Into::into)))
     }
 
     /// Appends what a Raft node must persist (etcd's `Save`): `entries` with their own indexes and terms, then
@@ -205,9 +213,9 @@ impl Wal {
         &self,
         state: HardState,
         entries: Vec<Entry>,
-    ) -> impl Future<Output = Result<()>> + Send + 'static {
-        let placed = self.place(Content::Save(state, entries));
-        async move { placed.await?.await.map(|_| ()) }
+    ) -> impl Future<Output = Result<()>> + Send {
+        let saved = self.put(Content::Save(state, entries));
+        async move { saved.await.map(drop) }
     }
 
     /// Records that a snapshot of the state machine exists, which reading may start from once its index is
@@ -224,17 +232,67 @@ impl Wal {
     /// # Cancel safety
     ///
     /// That of [`Wal::append`].
-    pub fn save_snapshot(
-        &self,
-        snapshot: Snapshot,
-    ) -> impl Future<Output = Result<()>> + Send + 'static {
-        let placed = self.place(Content::Snapshot(snapshot));
-        async move { placed.await?.await.map(|_| ()) }
+    pub fn save_snapshot(&self, snapshot: Snapshot) -> impl Future<Output = Result<()>> + Send {
+        let saved = self.put(Content::Snapshot(snapshot));
+        async move { saved.await.map(drop) }
     }
 
-    fn place(&self, content: Content) -> impl Future<Output = Result<Ticket>> + Send + 'static {
+    fn place(
+        &self,
+        content: Content<'static>,
+    ) -> impl Future<Output = Result<Ticket>> + Send + 'static {
+        let (shared, durability) = (Arc::clone(self.shared()), self.durability);
+        async move { shared.queue.submit(content, durability).await }
+    }
+
+    /// Gives `content` its place, and waits until it got as far as this handle's appends have to.
+    fn put<'a>(
+        &'a self,
+        content: Content<'a>,
+    ) -> impl Future<Output = Result<Range<u64>>> + Send + 'a {
+        self.shared().queue.append(content, self.durability)
+    }
+
+    /// Appends a record if there is room in the queue now, without waiting for anything: the [`Ticket`] resolves when it
+    /// is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Full`] if there is no room, or others wait for it: nothing was appended. Those of [`Wal::submit`].
+    pub fn try_append<'a>(&self, record: impl Into<Payload<'a>>) -> Result<Ticket> {
+        self.shared().queue.try_append(Content::one(record), self.durability)
+    }
+
+    /// Waits until everything that was accepted before is durable, whatever it was appended with.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Poisoned`], [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the log is synced even if the future is dropped.
+    pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static {
         let shared = Arc::clone(self.shared());
-        async move { shared.queue.append(content).await }
+        async move { shared.queue.barrier()?.await.map(drop) }
+    }
+
+    /// A handle to the same log whose appends wait for this instead of [`Options::durability`].
+    ///
+    /// ```
+    /// # fn main() -> seawal::Result<()> { pollster::block_on(async {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (wal, _) = seawal::Wal::open_or_create(dir.path().join("log"), Default::default()).await?;
+    /// use seawal::Durability;
+    /// let quick = wal.with_durability(Durability::Written);
+    /// quick.append("survives the process").await?;
+    /// wal.append("survives power loss, and so does all before it").await?;
+    /// # wal.close().await?;
+    /// # Ok(()) }) }
+    /// ```
+    #[must_use]
+    pub fn with_durability(&self, durability: Durability) -> Wal {
+        Wal { handle: Arc::clone(&self.handle), durability }
     }
 
     /// The durable entries of `range`, in order.
@@ -280,6 +338,18 @@ impl Wal {
     #[must_use]
     pub fn backend(&self) -> &'static str {
         self.handle.backend
+    }
+
+    /// How groups become durable; for a log that was opened with [`SyncMethod::Auto`], what was chosen.
+    #[must_use]
+    pub fn sync_method(&self) -> SyncMethod {
+        self.handle.method.map_or(SyncMethod::Auto, Method::name)
+    }
+
+    /// What the log has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared().metrics.stats()
     }
 
     /// Closes the log for all its handles: what was accepted becomes durable, a mark that proves it is written, and
@@ -348,7 +418,7 @@ impl Wal {
     /// # Errors
     ///
     /// As there.
-    pub fn append_blocking(&self, record: impl Into<Bytes>) -> Result<u64> {
+    pub fn append_blocking<'a>(&'a self, record: impl Into<Payload<'a>>) -> Result<u64> {
         pollster::block_on(self.append(record))
     }
 
@@ -357,8 +427,8 @@ impl Wal {
     /// # Errors
     ///
     /// As there.
-    pub fn append_batch_blocking<R: Into<Bytes>>(
-        &self,
+    pub fn append_batch_blocking<'a, R: Into<Payload<'a>>>(
+        &'a self,
         records: impl IntoIterator<Item = R>,
     ) -> Result<Range<u64>> {
         pollster::block_on(self.append_batch(records))
@@ -454,10 +524,11 @@ fn read(shared: &Shared, watermark: &Watermark, range: impl RangeBounds<u64>) ->
 /// Starts the submission thread and waits until the log is open.
 async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal, Recovery)> {
     options.check()?;
+    let durability = options.durability;
     let (job, opened) = engine::job(dir, options, how);
     let closer = closer_of(&job);
-    engine::on_a_thread(job)?;
-    handle(closer, opened).await
+    job.start()?;
+    handle(closer, opened, durability).await
 }
 
 fn closer_of(job: &engine::Job) -> Closer {
@@ -467,14 +538,15 @@ fn closer_of(job: &engine::Job) -> Closer {
 async fn handle(
     closer: Closer,
     opened: tokio::sync::oneshot::Receiver<Result<Opened>>,
+    durability: Durability,
 ) -> Result<(Wal, Recovery)> {
     let opened = match opened.await {
         Ok(opened) => opened?,
         Err(_) => return Err(closer.shared.why_gone().await),
     };
-    let Opened { watermark, recovery, backend } = opened;
-    let handle = Handle { closer, watermark, backend };
-    Ok((Wal { handle: Arc::new(handle) }, recovery))
+    let Opened { watermark, recovery, backend, method } = opened;
+    let handle = Handle { closer, watermark, backend, method };
+    Ok((Wal { handle: Arc::new(handle), durability }, recovery))
 }
 
 #[cfg(test)]

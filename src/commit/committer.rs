@@ -1,330 +1,332 @@
-//! The loop: take a group, make room, write, sync, move the watermark, answer.
+//! The loop: take a group, make room, write it, and when it is durable move the watermark and answer.
 //!
 //! It is the only place that decides; everything it calls acts. It names no runtime.
+//!
+//! Groups are *staged* one after another: each gets its place and its checksums when it is taken, so the next can be
+//! staged while it is being written. They may come back in any order and are answered in theirs. The first failure
+//! stops the loop: groups before it are still answered as they deserve, the failed one and all behind it are not acked.
 
-use super::queue::{Append, Order, Queue, Request};
-use crate::error::{Error, Result};
-use crate::format::mark::MARK_FRAME_BYTES;
-use crate::format::{GroupEncoder, MarkKind, Packing, Place, Record};
-use crate::io::{BLOCK_BYTES, Disk, DiskFile};
+use super::flight::{Flight, Flights};
+use super::policy::{GroupCommit, GroupDecision, GroupPolicy, GroupView};
+use super::queue::{CloseReply, Queue, Waiting};
+use super::slots::Slots;
+use super::spin::Spin;
+use super::stage::apply;
+use crate::error::Result;
+use crate::format::{GroupEncoder, MarkKind, Records};
+use crate::io::{Disk, DiskFile, Persist};
 use crate::live::Live;
-use crate::segment::active::Active;
-use crate::segment::dir;
-use crate::segment::name::SegmentName;
-use crate::segment::pipeline::{Pipeline, Prepared};
+use crate::metrics::Metrics;
+use crate::segment::active::{Active, How, sync, write, write_buffer};
+use crate::segment::pipeline::Pipeline;
 use crate::tail::Tail;
-use crate::types::Position;
 use crate::watermark::Mover;
-use std::future::poll_fn;
-use std::path::PathBuf;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+
+/// Groups that were written and wait for a sync that nobody asked for; one more asks for it.
+const UNSYNCED_GROUPS_MAX: usize = 1024;
 
 /// What the committer needs to know of the options.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub segment_bytes: u64,
-    pub group_bytes_max: u64,
-    pub packing: Packing,
+    /// Groups that are written at the same time, if the sync method allows it.
+    pub in_flight_max: usize,
     pub idle_mark_after: Option<Duration>,
+    /// What was only written is synced at the latest after this time.
+    pub sync_interval: Duration,
 }
 
 pub(crate) struct Committer<D: Disk> {
     pub dir: PathBuf,
     pub limits: Limits,
     pub queue: Arc<Queue>,
+    pub policy: Box<dyn GroupPolicy>,
+    pub metrics: Arc<Metrics>,
+    pub spin: Spin,
     pub mover: Mover,
     pub active: Active<D>,
     pub pipeline: Pipeline<D>,
     pub tail: Tail,
+    /// The entries as they are when everything staged is durable.
+    pub staged: Live,
     /// Where the first group after the head of the active segment goes.
     pub head_end: u64,
     /// Records were written that no mark proves yet.
     pub unproven: bool,
+    pub flights: Flights,
+    /// To be used again.
+    pub encoders: Vec<GroupEncoder>,
 }
 
-/// Why a group did not make it.
-enum Failure {
-    /// There is no space for it. Nothing was written.
-    NoSpace(Error),
-    /// A write or sync failed: nobody knows what is on disk.
-    Poison(Error),
+/// What the loop does next.
+enum Move {
+    /// `alone`: nothing else is begun before it is done.
+    Commit {
+        alone: bool,
+    },
+    /// There is no space for a group whose records take so many bytes, and nothing is in flight.
+    MakeSpace(u64),
+    /// Nothing was appended for a while.
+    Mark,
+    Close(CloseReply),
+    /// Everything staged has to be durable first.
+    Flush,
+    /// Until something comes back, or so many calls wait, or so much time is over.
+    Wait {
+        appends: Option<usize>,
+        at_most: Option<Duration>,
+    },
+}
+
+/// What ends a wait.
+#[allow(clippy::large_enum_variant)] // not boxed: one at a time, and appends allocate nothing
+enum Event {
+    Written(Flight),
+    /// Everything before this number is durable, or nobody knows.
+    Synced(u64, Result<()>),
+    Other,
 }
 
 impl<D: Disk> Committer<D> {
     /// Commits groups until the log is closed.
     pub(crate) async fn run(mut self) {
-        let mut carried = None;
+        match self.work().await {
+            Ok(reply) => {
+                let outcome = self.mark(MarkKind::Close).await;
+                self.pipeline.stop().await;
+                if let Some(reply) = reply {
+                    let _ = reply.send(outcome.map(|()| self.tail.next_index - 1));
+                }
+            }
+            Err(error) => self.poison(&error).await,
+        }
+    }
+
+    /// The loop itself: ends with the request to close, or with what poisons the log.
+    async fn work(&mut self) -> Result<CloseReply> {
+        let mut writes = Slots::new();
+        let mut syncs = Slots::new();
+        let mut timer = Slots::new();
         loop {
-            let request = match carried.take() {
-                Some(request) => Some(request),
-                None => self.next_request().await,
-            };
-            let outcome = match request {
-                Some(Request::Append(first)) => {
-                    let group = self.gather(first, &mut carried);
-                    self.commit(group, &mut carried).await
-                }
-                Some(Request::Close(reply)) => {
-                    let outcome = self.mark(MarkKind::Close).await;
-                    self.pipeline.stop().await;
-                    let durable = self.tail.next_index - 1;
-                    if let Some(reply) = reply {
-                        let _ = reply.send(outcome.map(|()| durable));
+            self.settle();
+            let (file, path) = (Rc::clone(&self.active.file), Rc::clone(&self.active.path));
+            if syncs.is_empty() && self.sync_is_due() {
+                self.metrics.syncs.add(1);
+                syncs.push(sync_before(
+                    self.flights.back_before(),
+                    Rc::clone(&file),
+                    Rc::clone(&path),
+                ));
+            }
+            let in_flight = writes.len() + syncs.len();
+            if let (Some(error), 0) = (self.flights.failure(), in_flight) {
+                return Err(error.clone());
+            }
+            match self.next_move(writes.len(), !syncs.is_empty()) {
+                Move::Commit { alone } => {
+                    if let Some((flight, buffer)) = self.stage(writes.len()).await {
+                        let disk = self.active.disk.clone();
+                        let alone = alone && in_flight == 0;
+                        writes.push(write_flight(disk, file, path, flight, buffer, alone));
                     }
-                    return;
                 }
-                None => self.mark(MarkKind::Idle).await.map_err(|error| (error, Vec::new())),
-            };
-            // On a disk whose operations block, nothing above may have waited, and tokio's own budget would let
-            // readers and the pipeline in only after 128 commits.
-            yield_once().await;
-            if let Err((error, group)) = outcome {
-                return self.poison(&error, group, carried).await;
+                Move::MakeSpace(records) => self.make_space(records).await?,
+                Move::Mark => self.mark(MarkKind::Idle).await?,
+                Move::Close(reply) => return Ok(reply),
+                Move::Flush => {
+                    self.flights.flush();
+                    // With nothing in flight nothing would wake us: the sync is begun in the next round.
+                    if in_flight > 0 {
+                        let event = self.wait(&mut writes, &mut syncs, &mut timer, None).await;
+                        self.happened(event);
+                    }
+                }
+                Move::Wait { appends, at_most } => {
+                    timer.clear();
+                    if in_flight == 0 && appends == Some(1) && self.spin_for_appends() {
+                        continue;
+                    }
+                    let disk = &self.active.disk;
+                    timer.extend(at_most.map(|time| sleep(disk.clone(), time)));
+                    let event = self.wait(&mut writes, &mut syncs, &mut timer, appends).await;
+                    self.happened(event);
+                }
             }
         }
     }
 
-    /// The next request, or `None` when it is time for an idle mark.
-    async fn next_request(&self) -> Option<Request> {
-        let mut request = pin!(self.queue.inbox.receive());
-        let Some(after) = self.limits.idle_mark_after.filter(|_| self.unproven) else {
-            return Some(request.await);
-        };
-        let mut idle = pin!(self.active.disk.sleep(after));
-        poll_fn(|context| {
-            if let Poll::Ready(request) = request.as_mut().poll(context) {
-                return Poll::Ready(Some(request));
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Written(flight) => self.flights.came_back(flight),
+            Event::Synced(upto, outcome) => self.flights.synced(upto, outcome),
+            Event::Other => {}
+        }
+    }
+
+    async fn wait(
+        &self,
+        writes: &mut Slots<impl Future<Output = Flight>>,
+        syncs: &mut Slots<impl Future<Output = (u64, Result<()>)>>,
+        timer: &mut Slots<impl Future<Output = ()>>,
+        appends: Option<usize>,
+    ) -> Event {
+        let mut polls = 0;
+        let event = poll_fn(|context| {
+            polls += 1;
+            if let Poll::Ready(flight) = writes.poll(context) {
+                return Poll::Ready(Event::Written(flight));
             }
-            idle.as_mut().poll(context).map(|()| None)
+            if let Poll::Ready((upto, outcome)) = syncs.poll(context) {
+                return Poll::Ready(Event::Synced(upto, outcome));
+            }
+            let queued = appends.map(|appends| self.queue.poll_waiting(appends, context));
+            if queued.is_some_and(|poll| poll.is_ready()) || timer.poll(context).is_ready() {
+                return Poll::Ready(Event::Other);
+            }
+            Poll::Pending
         })
-        .await
-    }
-
-    /// Everything that waits, as far as it fits in a group. What does not fit is carried over.
-    fn gather(&self, first: Append, carried: &mut Option<Request>) -> Vec<Append> {
-        let mut bytes = first.bytes_max;
-        let mut group = vec![first];
-        while let Some(request) = self.queue.inbox.try_receive() {
-            match request {
-                Request::Append(append)
-                    if bytes + append.bytes_max <= self.limits.group_bytes_max =>
-                {
-                    bytes += append.bytes_max;
-                    group.push(append);
-                }
-                other => {
-                    *carried = Some(other);
-                    break;
-                }
-            }
+        .await;
+        if polls == 1 {
+            // On a disk whose operations block nothing ever waits, and tokio's own budget would let readers and the
+            // pipeline in only after 128 commits.
+            yield_once().await;
         }
-        group
+        event
     }
 
-    /// Commits a group and answers it. An error poisons the log, and gives the group back unanswered.
-    async fn commit(
-        &mut self,
-        group: Vec<Append>,
-        carried: &mut Option<Request>,
-    ) -> Result<(), (Error, Vec<Append>)> {
-        let bytes_max = group.iter().map(|append| append.bytes_max).sum();
-        let outcome = match self.make_room(bytes_max).await {
-            Ok(()) => self.write_group(&group).await.map_err(Failure::Poison),
-            Err(failure) => Err(failure),
+    /// Looks for new appends without going to sleep, if that has paid lately. `true` if there are some.
+    fn spin_for_appends(&mut self) -> bool {
+        let queue = Arc::clone(&self.queue);
+        self.spin.until(&self.active.disk, move || queue.appends_waiting() > 0)
+    }
+
+    /// Answers what is durable, in order, and tells of what is written.
+    fn settle(&mut self) {
+        while let Some(group) = self.flights.next_written() {
+            self.queue.written(group);
+        }
+        let Active { offset, zeroed, .. } = self.active;
+        self.pipeline.active_is_at(offset, zeroed.max(self.limits.segment_bytes.min(offset)));
+        while let Some(flight) = self.flights.next_durable() {
+            let now = self.active.disk.now();
+            let Flight { group, encoder, start, end, begun, in_flight, .. } = flight;
+            self.mover.advance(end, |live| {
+                for (at, offset) in encoder.record_offsets().enumerate() {
+                    apply(live, group.get(at), start.after(offset));
+                }
+            });
+            self.encoders.push(encoder);
+            self.policy.committed(&GroupCommit {
+                now,
+                appends: group.appends,
+                bytes: end.offset - start.offset,
+                latency: now.saturating_sub(begun),
+                in_flight,
+                waiting: self.queue.appends_waiting(),
+            });
+            self.metrics.groups.add(1);
+            self.metrics.appends.add(group.appends as u64);
+            self.metrics.bytes.add(end.offset - start.offset);
+            self.queue.durable(group);
+        }
+    }
+
+    /// Whether what was written and is not durable has to be synced now.
+    fn sync_is_due(&mut self) -> bool {
+        if self.flights.is_stopped() || !self.flights.needs_sync() {
+            return false;
+        }
+        let since = self.flights.unsynced_since().expect("something is not synced");
+        self.flights.disk_is_wanted()
+            || self.flights.unsynced() > UNSYNCED_GROUPS_MAX
+            || self.active.disk.now() >= since.saturating_add(self.limits.sync_interval)
+    }
+
+    fn next_move(&mut self, writing: usize, syncing: bool) -> Move {
+        let waiting = self.queue.waiting();
+        if self.flights.is_stopped() {
+            return Move::Wait { appends: None, at_most: None };
+        }
+        if waiting.groups == 0 {
+            return self.nothing_waits(&waiting, syncing);
+        }
+        let direct = self.active.method.direct;
+        let window = if direct { self.limits.in_flight_max } else { 1 };
+        // Through the page cache, one sync is in flight at a time, and it covers what was written before it.
+        if writing.max(self.flights.alone()) >= window || syncing && !direct && waiting.wants_disk {
+            return Move::Wait { appends: None, at_most: self.until_sync(syncing) };
+        }
+        if waiting.barrier {
+            return Move::Commit { alone: false };
+        }
+        if self.wants_cut(waiting.bytes) || !self.has_space(waiting.bytes) {
+            return match self.flights.is_empty() {
+                true => Move::MakeSpace(waiting.bytes),
+                false => Move::Flush,
+            };
+        }
+        let view = GroupView {
+            now: self.active.disk.now(),
+            appends: waiting.appends,
+            bytes: waiting.bytes,
+            full: waiting.groups > 1 || waiting.closing,
+            in_flight: writing + usize::from(syncing),
+            appends_in_flight: self.flights.appends(),
+            in_flight_max: window,
         };
-        match outcome {
-            Ok(()) => {
-                for append in group {
-                    append.reply.resolve(Ok(()));
-                }
-                Ok(())
+        match self.policy.next(&view) {
+            GroupDecision::Gather { appends, at_most } if appends > view.appends && !view.full => {
+                // What was only written before waits no longer for that.
+                let sync = self.until_sync(syncing).unwrap_or(at_most);
+                Move::Wait { appends: Some(appends), at_most: Some(at_most.min(sync)) }
             }
-            Err(Failure::NoSpace(error)) => {
-                self.take_back(group, carried, &error);
-                Ok(())
+            GroupDecision::Hold if view.in_flight > 0 && !view.full => {
+                Move::Wait { appends: None, at_most: self.until_sync(syncing) }
             }
-            Err(Failure::Poison(error)) => Err((error, group)),
+            GroupDecision::Commit => Move::Commit { alone: false },
+            _ => Move::Commit { alone: true },
         }
     }
 
-    /// A full disk: the group and all behind it fail, and their indexes are given out again.
-    fn take_back(&self, group: Vec<Append>, carried: &mut Option<Request>, error: &Error) {
-        let live = self.mover.watermark().with_live(Live::clone);
-        let order = Order { live, term: self.tail.term };
-        let behind = carried.take().into_iter().chain(self.queue.take_back(order));
-        let mut close = None;
-        let mut failed = group;
-        for request in behind {
-            match request {
-                Request::Append(append) => failed.push(append),
-                Request::Close(_) => close = Some(request),
+    fn nothing_waits(&mut self, waiting: &Waiting, syncing: bool) -> Move {
+        if waiting.closing {
+            if self.flights.is_empty() {
+                return match self.queue.take_close() {
+                    Some(reply) => Move::Close(reply),
+                    None => Move::Wait { appends: Some(1), at_most: None },
+                };
             }
+            return Move::Flush;
         }
-        *carried = close;
-        for append in failed {
-            append.reply.resolve(Err(error.clone()));
+        if !self.flights.is_empty() {
+            return Move::Wait { appends: Some(1), at_most: self.until_sync(syncing) };
         }
-    }
-
-    /// Sees to it that the active segment has space for a group of `bytes` of records.
-    async fn make_room(&mut self, bytes: u64) -> Result<(), Failure> {
-        // The mark, and a filler of less than two blocks.
-        let boundary = self.limits.packing.boundary(BLOCK_BYTES as u64);
-        let bytes = bytes + MARK_FRAME_BYTES + 2 * boundary;
-        let full = self.active.offset + bytes > self.limits.segment_bytes;
-        if full && self.active.offset > self.head_end {
-            self.cut().await?;
-        }
-        self.active.reserve(bytes).await.map_err(no_space_or_poison)
-    }
-
-    async fn write_group(&mut self, group: &[Append]) -> Result<()> {
-        let records = || group.iter().flat_map(|append| &append.records);
-        let first_index = records()
-            .find_map(|record| match record {
-                Record::Entry(entry) => Some(entry.index),
-                _ => None,
-            })
-            .unwrap_or(self.tail.next_index);
-        let start = self.active.position();
-        let place = self.place(MarkKind::Entries, start, first_index);
-        let mut encoder = GroupEncoder::new(&place, records());
-        self.active.write(|buffer| encoder.fill(buffer)).await?;
-        self.active.sync().await?;
-
-        self.tail.chain = encoder.chain();
-        self.tail.group += 1;
-        self.unproven = true;
-        let mut next_index = self.tail.next_index;
-        self.mover.advance(self.active.position(), |live| {
-            for (record, offset) in records().zip(encoder.record_offsets()) {
-                let position = Position::new(start.seq, start.offset + offset);
-                apply(live, record, position);
-            }
-            next_index = live.next();
-        });
-        self.tail.next_index = next_index;
-        for record in records() {
-            self.tail.term = self.tail.term.max(term_of(record));
-            if let Record::State(state) = record {
-                self.tail.state = *state;
-            }
-        }
-        Ok(())
-    }
-
-    fn place(&self, kind: MarkKind, position: Position, first_index: u64) -> Place {
-        Place {
-            position,
-            chain: self.tail.chain,
-            kind,
-            log_id: self.tail.log_id,
-            epoch: self.tail.epoch,
-            group: self.tail.group + 1,
-            first_index,
-            // Every group is synced before the next is written.
-            durable: self.active.position(),
-            boundary: self.limits.packing.boundary(BLOCK_BYTES as u64),
+        let at_most = self.limits.idle_mark_after.filter(|_| self.unproven);
+        match at_most {
+            Some(after) if self.idle_since().is_some_and(|idle| idle >= after) => Move::Mark,
+            at_most => Move::Wait { appends: Some(1), at_most },
         }
     }
 
-    /// Writes and syncs a group without records. It proves all groups before it durable.
-    pub(crate) async fn mark(&mut self, kind: MarkKind) -> Result<()> {
-        let place = self.place(kind, self.active.position(), self.tail.next_index);
-        let mut encoder = GroupEncoder::new(&place, []);
-        match self.active.reserve(encoder.bytes()).await {
-            Ok(()) => {}
-            // Not worth a failure: the log is durable without it.
-            Err(error) if error.is_no_space() => {
-                self.unproven = false;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        self.active.write(|buffer| encoder.fill(buffer)).await?;
-        self.active.sync().await?;
-        self.tail.chain = encoder.chain();
-        self.tail.group += 1;
-        self.unproven = false;
-        self.mover.advance(self.active.position(), |_| {});
-        Ok(())
+    /// For how long nothing was staged.
+    fn idle_since(&self) -> Option<Duration> {
+        Some(self.active.disk.now().saturating_sub(self.flights.last_staged()?))
     }
 
-    /// Starts the next segment. Every group so far is synced, so the old one is complete.
-    async fn cut(&mut self) -> Result<(), Failure> {
-        let prepared = self.pipeline.take().await.map_err(no_space_or_poison)?;
-        self.switch_to(prepared).await.map_err(Failure::Poison)
-    }
-
-    async fn switch_to(&mut self, prepared: Prepared<D::File>) -> Result<()> {
-        // Gives the unused space back. If a crash undoes it, readers pass over the zeros.
-        self.active
-            .file
-            .truncate(self.active.offset)
-            .await
-            .map_err(|error| Error::io("shortening", &self.active.path, error))?;
-        let seq = self.active.seq.next();
-        let start = Position::new(seq, 0);
-        let place = self.place(MarkKind::Head, start, self.tail.next_index);
-        let mut records = vec![Record::Metadata(self.tail.metadata.clone())];
-        if !self.tail.state.is_empty() {
-            records.push(Record::State(self.tail.state));
+    /// How long what was only written may stay so. `None` while a sync or a write that has to come back before it is
+    /// under way: what ends that asks again.
+    fn until_sync(&self, syncing: bool) -> Option<Duration> {
+        if syncing || !self.flights.needs_sync() {
+            return None;
         }
-        let mut encoder = GroupEncoder::new(&place, &records);
-
-        let disk = &self.active.disk;
-        let name = SegmentName { seq, index: self.tail.next_index };
-        let (bytes, fill) = (encoder.bytes(), |buffer: &mut [u8]| encoder.fill(buffer));
-        let next = Active::begin(disk, prepared, &self.dir, name, bytes, fill).await?;
-        // Nothing in the segment is acked before its name is durable.
-        dir::sync(disk, &self.dir).await?;
-
-        self.tail.chain = encoder.chain();
-        self.tail.group += 1;
-        self.head_end = next.offset;
-        self.mover.add_segment(seq, &next.path, next.offset);
-        // The old file, and with it its lock, goes only now that the new one is there to hold one.
-        self.active = next;
-        self.pipeline.taken();
-        Ok(())
-    }
-
-    /// The log takes no more appends: `group` and everything that waits get the cause. Then waits to be closed;
-    /// reads go on meanwhile.
-    async fn poison(self, error: &Error, group: Vec<Append>, carried: Option<Request>) {
-        let poisoned = Error::poisoned(error);
-        self.mover.watermark().end(&poisoned);
-        let behind = self.queue.inbox.end(poisoned.clone());
-        let group = group.into_iter().map(Request::Append);
-        let mut close = None;
-        for request in group.chain(carried).chain(behind) {
-            match request {
-                Request::Append(append) => append.reply.resolve(Err(poisoned.clone())),
-                Request::Close(reply) => close = Some(reply),
-            }
-        }
-        let reply = match close {
-            Some(reply) => reply,
-            None => loop {
-                // The inbox has ended: only the request to close can still come.
-                if let Request::Close(reply) = self.queue.inbox.receive().await {
-                    break reply;
-                }
-            },
-        };
-        // Before the lock goes: the prepared file has the same name for everyone.
-        self.pipeline.stop().await;
-        if let Some(reply) = reply {
-            let _ = reply.send(Err(poisoned));
-        }
-    }
-
-    /// The log could not be made ready: lets nothing go on behind the back of whoever opens it next.
-    pub(crate) async fn abandon(self) {
-        self.pipeline.stop().await;
+        let due = self.flights.unsynced_since()?.saturating_add(self.limits.sync_interval);
+        Some(due.saturating_sub(self.active.disk.now()))
     }
 }
 
@@ -341,27 +343,41 @@ async fn yield_once() {
     .await;
 }
 
-/// What a durable record changes in the log.
-fn apply(live: &mut Live, record: &Record, position: Position) {
-    match record {
-        Record::Entry(entry) => live
-            .push(entry.index, entry.term, position)
-            .expect("the queue accepts no entries with a gap"),
-        Record::Snapshot(snapshot) => live.snapshot(snapshot.index, snapshot.term),
-        Record::State(_) | Record::Metadata(_) => {}
-    }
+async fn sleep<D: Disk>(disk: D, time: Duration) {
+    disk.sleep(time).await;
 }
 
-fn term_of(record: &Record) -> u64 {
-    match record {
-        Record::Entry(entry) => entry.term,
-        Record::State(state) => state.term,
-        Record::Snapshot(snapshot) => snapshot.term,
-        Record::Metadata(_) => 0,
-    }
+/// Writes a group: from the buffer it is in, or through one after another.
+async fn write_flight<D: Disk>(
+    disk: D,
+    file: Rc<D::File>,
+    path: Rc<Path>,
+    mut flight: Flight,
+    buffer: Option<D::Buf>,
+    alone: bool,
+) -> Flight {
+    let Flight { group, encoder, start, end, persist, .. } = &mut flight;
+    let outcome = match buffer {
+        Some(buffer) => {
+            let len = (end.offset - start.offset) as usize;
+            let how = match persist {
+                Persist::Later => How::Written,
+                Persist::Now if alone => How::DurablyAlone,
+                Persist::Now => How::Durably,
+            };
+            write_buffer(&*file, &path, start.offset, how, buffer, len).await
+        }
+        None => {
+            let fill = |buffer: &mut [u8]| encoder.fill(&*group, buffer);
+            let written = write(&disk, &*file, &path, start.offset, *persist, fill).await;
+            written.map(|reached| assert_eq!(reached, end.offset, "what was planned"))
+        }
+    };
+    flight.outcome = outcome;
+    flight
 }
 
-/// Which failure of making room is a full disk, and which one poisons.
-fn no_space_or_poison(error: Error) -> Failure {
-    if error.is_no_space() { Failure::NoSpace(error) } else { Failure::Poison(error) }
+async fn sync_before<F: DiskFile>(number: u64, file: Rc<F>, path: Rc<Path>) -> (u64, Result<()>) {
+    let outcome = sync(&*file, &path).await;
+    (number, outcome)
 }

@@ -1,59 +1,59 @@
-//! From callers to the committer: room, an index, a place in the order.
+//! From callers to the committer and back: room, an index, a place in the order, a group to be part of, an answer.
 //!
 //! The index is given out under the same lock as the place in the queue, so the order of indexes is the order of
-//! the log. Room is counted in bytes ([`RECORD_OVERHEAD_BYTES`] for each record on top of its payload) and is given
-//! back when the group is done; whoever finds none waits, first come first served.
+//! the log. Groups form here: an append joins the youngest group as long as that has not reached its limits, else it
+//! begins the next one. The committer takes whole groups, oldest first, and answers whole groups. An append takes the
+//! lock once: it is accepted, and its waker is left, in one go.
+//!
+//! Room is counted in records and bytes and is given back when the group is done; whoever finds none waits, first come
+//! first served.
 
-use super::ticket::{self, Reply, Ticket};
+use super::content::Content;
+use super::group::{Group, Room};
+use super::room::{Rooms, Waiting as WaitingForRoom};
+use super::ticket::{Durability, Ticket, Waiter};
+use super::waiters::{Waiters, Wakers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Record;
-use crate::format::encode::entry_frame_bytes_max;
-use crate::inbox::Inbox;
 use crate::live::Live;
-use crate::types::{Entry, EntryKind, HardState, INDEXES, Position, Snapshot};
-use bytes::Bytes;
+use crate::types::Position;
+use crate::watermark::wake;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::task::{Context, Poll, Waker};
+use tokio::sync::oneshot;
 
-/// What a record counts in the queue besides its payload: about what it takes in memory.
-const RECORD_OVERHEAD_BYTES: usize = 128;
+/// Groups kept to be used again.
+const SPARE_GROUPS_MAX: usize = 64;
 
-/// What the committer finds in the queue.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Append(Append),
-    /// Answered with the durable index, or the first error.
-    Close(Option<tokio::sync::oneshot::Sender<Result<u64>>>),
+/// Limits of the queue and of the groups that form in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub room: Room,
+    pub record_bytes_max: usize,
+    /// A group takes no more appends beyond these. A single append may be larger.
+    pub group_bytes_max: u64,
+    pub group_records_max: usize,
 }
 
-/// Records that go into one group, all or nothing.
-#[derive(Debug)]
-pub(crate) struct Append {
-    pub records: Vec<Record>,
-    /// They take at most this much on disk.
-    pub bytes_max: u64,
-    pub reply: Reply,
-    _room: OwnedSemaphorePermit,
-}
+/// Who asked for the log to be closed is told the durable index, or the first error.
+pub(crate) type CloseReply = Option<oneshot::Sender<Result<u64>>>;
 
-/// What a caller wants appended.
-#[derive(Debug)]
-pub(crate) enum Content {
-    /// Payloads, which get the next indexes.
-    Plain(Vec<Bytes>),
-    /// etcd's Save: entries that know their index and term, then a hard state unless it is empty.
-    Save(HardState, Vec<Entry>),
-    Snapshot(Snapshot),
-}
-
-/// The callers' end of the queue.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    order: Mutex<Order>,
-    pub inbox: Inbox<Request>,
-    room: Arc<Semaphore>,
-    room_bytes: usize,
-    record_bytes_max: usize,
+/// What waits, for the committer's decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Groups, the youngest of which may still grow.
+    pub groups: usize,
+    /// Calls and bytes in the oldest.
+    pub appends: usize,
+    pub bytes: u64,
+    /// Somebody in it waits for the disk.
+    pub wants_disk: bool,
+    /// It holds nothing but the wish that all before it be durable.
+    pub barrier: bool,
+    pub closing: bool,
 }
 
 /// The log as it will be when everything accepted is durable.
@@ -66,235 +66,532 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    fn accept(&mut self, records: &[Record]) {
-        for record in records {
-            match record {
-                Record::Entry(entry) => {
-                    self.term = self.term.max(entry.term);
-                    self.live
-                        .push(entry.index, entry.term, Position::default())
-                        .expect("entries with a gap are refused before");
-                }
-                Record::State(state) => self.term = self.term.max(state.term),
-                Record::Snapshot(snapshot) => {
-                    self.term = self.term.max(snapshot.term);
-                    self.live.snapshot(snapshot.index, snapshot.term);
-                }
-                Record::Metadata(_) => {}
-            }
-        }
+    pub(super) fn accept_entry(&mut self, index: u64, term: u64) {
+        self.term = self.term.max(term);
+        self.live
+            .push(index, term, Position::default())
+            .expect("entries with a gap are refused before");
     }
 }
 
+#[derive(Debug)]
+struct State {
+    order: Order,
+    rooms: Rooms,
+    /// Oldest first.
+    forming: VecDeque<Group>,
+    waiters: Waiters,
+    spare: Vec<Group>,
+    /// Why nothing is accepted any more.
+    ended: Option<Error>,
+    /// The committer is gone: nobody will answer again.
+    deserted: bool,
+    close: Option<CloseReply>,
+    committer: Option<Waker>,
+    /// The committer sleeps until so many calls wait.
+    wake_at: usize,
+}
+
+/// The callers' end of the queue, and the committer's.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Calls that wait, for who looks without the lock.
+    appends: AtomicUsize,
+    /// Groups before this number are resolved; some have failed, if the second says so.
+    resolved_before: AtomicU64,
+    failures: AtomicBool,
+    limits: Limits,
+}
+
+/// A place in the order.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    /// `None` for nothing, which is durable at once.
+    pub group: Option<u64>,
+    pub indexes: Range<u64>,
+    /// In the list of those who wait for the group.
+    pub place: Option<usize>,
+}
+
+/// For callers.
 impl Queue {
-    pub(crate) fn new(room_bytes: usize, record_bytes_max: usize) -> Queue {
+    pub(crate) fn new(limits: Limits) -> Queue {
         Queue {
-            order: Mutex::new(Order { live: Live::after(0), term: 1 }),
-            inbox: Inbox::new(),
-            room: Arc::new(Semaphore::new(room_bytes)),
-            room_bytes,
-            record_bytes_max,
+            state: Mutex::new(State {
+                order: Order { live: Live::after(0), term: 1 },
+                rooms: Rooms::new(limits.room),
+                forming: VecDeque::new(),
+                waiters: Waiters::default(),
+                spare: Vec::new(),
+                ended: None,
+                deserted: false,
+                close: None,
+                committer: None,
+                wake_at: 1,
+            }),
+            appends: AtomicUsize::new(0),
+            resolved_before: AtomicU64::new(0),
+            failures: AtomicBool::new(false),
+            limits,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last index that was given out.
     pub(crate) fn last_index(&self) -> u64 {
-        self.lock().live.next() - 1
+        self.lock().order.live.next() - 1
     }
 
-    /// The order as recovery found it, before anything is appended.
-    pub(crate) fn set_order(&self, order: Order) {
-        *self.lock() = order;
+    /// Waits for room, gives `content` its place, and waits until it got as far as `wanted`. Gives its indexes.
+    pub(crate) async fn append(
+        &self,
+        content: Content<'_>,
+        wanted: Durability,
+    ) -> Result<Range<u64>> {
+        let (room, mut content) = (self.room_of(&content)?, content);
+        let enter = |context: &mut Context<'_>| {
+            Poll::Ready(self.enter(&mut content, wanted, room, false, Some(context)))
+        };
+        let accepted = match poll_fn(enter).await {
+            Some(accepted) => accepted?,
+            None => self.enter_in_turn(&mut content, wanted, room).await?,
+        };
+        drop(content);
+        let indexes = accepted.indexes.clone();
+        let mut waiter = Waiter::new(self, &accepted, wanted);
+        poll_fn(|context| waiter.poll(context)).await?;
+        Ok(indexes)
     }
 
     /// Waits for room and gives `content` its place.
-    pub(crate) async fn append(&self, content: Content) -> Result<Ticket> {
-        let bytes = content.bytes(self.record_bytes_max)?;
-        // One append may be larger than all the room: then it waits until it is alone.
-        let permits = u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room)
-            .acquire_many_owned(permits)
-            .await
-            .expect("the semaphore is never closed");
-        self.place(content, room)
-    }
-
-    fn place(&self, content: Content, room: OwnedSemaphorePermit) -> Result<Ticket> {
-        let mut order = self.lock();
-        let next = order.live.next();
-        content.check_indexes(next)?;
-        let (records, indexes) = match content {
-            Content::Plain(payloads) => {
-                let term = order.term;
-                let entry = |(data, index)| {
-                    Record::Entry(Entry { index, term, kind: EntryKind::Normal, data })
-                };
-                let records: Vec<Record> = payloads.into_iter().zip(next..).map(entry).collect();
-                let end = next + records.len() as u64;
-                (records, next..end)
-            }
-            Content::Save(state, entries) => {
-                check_entries(&entries, &order.live)?;
-                let start = entries.first().map_or(next, |entry| entry.index);
-                let end = start + entries.len() as u64;
-                let state = (!state.is_empty()).then_some(Record::State(state));
-                (entries.into_iter().map(Record::Entry).chain(state).collect(), start..end)
-            }
-            Content::Snapshot(snapshot) => {
-                let at = snapshot.index;
-                (vec![Record::Snapshot(snapshot)], at..at)
-            }
+    pub(crate) async fn submit(
+        self: &Arc<Self>,
+        content: Content<'_>,
+        wanted: Durability,
+    ) -> Result<Ticket> {
+        let (room, mut content) = (self.room_of(&content)?, content);
+        let accepted = match self.enter(&mut content, wanted, room, false, None) {
+            Some(accepted) => accepted?,
+            None => self.enter_in_turn(&mut content, wanted, room).await?,
         };
-        if let Some(error) = self.inbox.ended() {
-            return Err(error);
-        }
-        if records.is_empty() {
-            return Ok(Ticket::empty(next));
-        }
-        order.accept(&records);
-        let bytes_max = records.iter().map(record_bytes_max).sum();
-        let (ticket, reply) = ticket::pair(indexes);
-        self.inbox.send(Request::Append(Append { records, bytes_max, reply, _room: room }))?;
-        Ok(ticket)
+        Ok(Ticket::new(Arc::clone(self), &accepted))
     }
 
-    /// Takes back everything that waits: its indexes are given out again, from `order` on.
-    pub(crate) fn take_back(&self, order: Order) -> Vec<Request> {
-        let mut current = self.lock();
-        *current = order;
-        std::iter::from_fn(|| self.inbox.try_receive()).collect()
+    /// Gives `content` its place if there is room now.
+    pub(crate) fn try_append(
+        self: &Arc<Self>,
+        mut content: Content<'_>,
+        wanted: Durability,
+    ) -> Result<Ticket> {
+        let room = self.room_of(&content)?;
+        match self.enter(&mut content, wanted, room, false, None) {
+            Some(accepted) => Ok(Ticket::new(Arc::clone(self), &accepted?)),
+            None => Err(Error::new(ErrorKind::Full, "the queue has no room for this append now")
+                .next("wait for appends to finish, or raise Options::queue_bytes_max")),
+        }
+    }
+
+    /// A ticket that resolves when everything accepted before it is durable.
+    pub(crate) fn barrier(self: &Arc<Self>) -> Result<Ticket> {
+        let mut state = self.lock();
+        if let Some(error) = &state.ended {
+            return Err(error.clone());
+        }
+        if state.forming.is_empty() {
+            state.begin_group();
+        }
+        let indexes = state.order.live.next()..state.order.live.next();
+        let accepted = state.join(indexes, Durability::Durable, Room::default());
+        self.joined(state);
+        Ok(Ticket::new(Arc::clone(self), &accepted))
+    }
+
+    fn room_of(&self, content: &Content<'_>) -> Result<Room> {
+        content.room(self.limits.record_bytes_max, self.limits.room)
+    }
+
+    /// Takes room, unless it has been, and gives `content` its place; with a context, its waker waits from now on.
+    /// `None` without room. What is left of the content is to be dropped outside of any lock.
+    fn enter(
+        &self,
+        content: &mut Content<'_>,
+        wanted: Durability,
+        room: Room,
+        has_room: bool,
+        context: Option<&Context<'_>>,
+    ) -> Option<Result<Accepted>> {
+        let mut state = self.lock();
+        if let Some(error) = state.ended.clone() {
+            return Some(self.refused(state, room, has_room, error));
+        }
+        if !has_room && !state.rooms.take(room) {
+            return None;
+        }
+        if let Err(error) = content.check(&state.order.live) {
+            return Some(self.refused(state, room, true, error));
+        }
+        let bytes = content.bytes_max();
+        if bytes == 0 {
+            let next = state.order.live.next();
+            let woken = state.rooms.give_back(room);
+            drop(state);
+            woken.for_each(wake);
+            return Some(Ok(Accepted { group: None, indexes: next..next, place: None }));
+        }
+        let indexes = state.accept(content, bytes, room.records, &self.limits);
+        let mut accepted = state.join(indexes, wanted, room);
+        if let (Some(context), Some(group)) = (context, accepted.group) {
+            let poll = state.waiters.poll(group, wanted, &mut accepted.place, context);
+            debug_assert!(poll.is_pending(), "a group that forms is not done");
+        }
+        self.joined(state);
+        Some(Ok(accepted))
+    }
+
+    fn refused(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        room: Room,
+        has_room: bool,
+        error: Error,
+    ) -> Result<Accepted> {
+        let woken = has_room.then(|| state.rooms.give_back(room));
+        drop(state);
+        woken.into_iter().flatten().for_each(wake);
+        Err(error)
+    }
+
+    /// Waits for its turn.
+    async fn enter_in_turn(
+        &self,
+        content: &mut Content<'_>,
+        wanted: Durability,
+        room: Room,
+    ) -> Result<Accepted> {
+        let mut turn = Turn { queue: self, waiting: WaitingForRoom::new(room) };
+        poll_fn(|context| turn.waiting.poll(&mut self.lock().rooms, context)).await;
+        self.enter(content, wanted, room, true, None).expect("the room was taken")
+    }
+
+    /// Counts a call that joined a group, and wakes the committer if that is what he waits for.
+    fn joined(&self, mut state: MutexGuard<'_, State>) {
+        let waiting = self.appends.load(Ordering::Relaxed) + 1;
+        self.appends.store(waiting, Ordering::Release);
+        if waiting >= state.wake_at
+            && let Some(committer) = state.committer.take()
+        {
+            drop(state);
+            wake(committer);
+        }
+    }
+
+    /// Whether the group got as far as that.
+    pub(super) fn poll(
+        &self,
+        group: u64,
+        wanted: Durability,
+        place: &mut Option<usize>,
+        context: &Context<'_>,
+    ) -> Poll<Result<()>> {
+        if self.is_durable(group) {
+            return Poll::Ready(Ok(()));
+        }
+        self.lock().waiters.poll(group, wanted, place, context)
+    }
+
+    /// Whether the group is known to be durable, without the lock.
+    pub(super) fn is_durable(&self, group: u64) -> bool {
+        // In this order: failures are told before the numbers move over them.
+        group < self.resolved_before.load(Ordering::Acquire)
+            && !self.failures.load(Ordering::Acquire)
+    }
+
+    /// A ticket goes.
+    pub(super) fn drop_ticket(&self, group: u64, wanted: Durability, place: Option<usize>) {
+        if self.is_durable(group) {
+            return;
+        }
+        let mut state = self.lock();
+        let waker = state.waiters.leave(group, wanted, place);
+        state.waiters.drop_ticket(group);
+        self.failures.store(state.waiters.failures() > 0, Ordering::Release);
+        drop(state);
+        drop(waker);
+    }
+
+    /// He waits no more, but keeps his ticket.
+    pub(super) fn leave(&self, group: u64, wanted: Durability, place: Option<usize>) {
+        let waker = self.lock().waiters.leave(group, wanted, place);
+        drop(waker);
     }
 }
 
-impl Content {
-    /// Whether the indexes that it takes, from `next` on, exist.
-    fn check_indexes(&self, next: u64) -> Result<()> {
-        let last = match self {
-            Content::Plain(payloads) => match payloads.len() {
-                0 => 0,
-                len => next.saturating_add(len as u64 - 1),
-            },
-            Content::Save(_, entries) => entries.last().map_or(0, |entry| entry.index),
-            Content::Snapshot(snapshot) => snapshot.index,
+/// A caller who waits for room. If he goes, his turn is the next one's.
+struct Turn<'a> {
+    queue: &'a Queue,
+    waiting: WaitingForRoom,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let woken = self.waiting.leave(&mut self.queue.lock().rooms);
+        woken.for_each(wake);
+    }
+}
+
+impl State {
+    /// Gives the records of `content` their indexes, in the youngest group or a new one.
+    fn accept(
+        &mut self,
+        content: &mut Content<'_>,
+        bytes: u64,
+        records: usize,
+        limits: &Limits,
+    ) -> Range<u64> {
+        let fits = |group: &Group| {
+            group.is_barrier()
+                || group.bytes_max + bytes <= limits.group_bytes_max
+                    && group.room.records + records <= limits.group_records_max
         };
-        if last > *INDEXES.end() {
-            let what = format!("index {last} is beyond the last that a log can hold");
-            return Err(Error::new(ErrorKind::InvalidInput, what).next("start a new log"));
+        if !self.forming.back().is_some_and(fits) {
+            self.begin_group();
         }
-        Ok(())
+        let group = self.forming.back_mut().expect("there is one");
+        group.bytes_max += bytes;
+        content.move_to(group, &mut self.order)
     }
 
-    /// What it counts in the queue; refuses what is too large.
-    fn bytes(&self, record_bytes_max: usize) -> Result<usize> {
-        let (records, payload, largest) = match self {
-            Content::Plain(payloads) => sizes(payloads.iter().map(Bytes::len)),
-            Content::Save(_, entries) => sizes(entries.iter().map(|entry| entry.data.len())),
-            Content::Snapshot(snapshot) => sizes(std::iter::once(snapshot_bytes_max(snapshot))),
-        };
-        if largest > record_bytes_max {
-            let what = format!("a record of {largest} bytes; the limit is {record_bytes_max}");
-            return Err(Error::new(ErrorKind::TooLarge, what)
-                .next("split it, or raise Options::record_bytes_max"));
-        }
-        if u32::try_from(records).is_err() {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                "more than 4,294,967,295 records in one batch",
-            ));
-        }
-        Ok(payload + (records + 1) * RECORD_OVERHEAD_BYTES)
+    fn begin_group(&mut self) {
+        let number = self.waiters.begin();
+        self.forming.push_back(self.spare.pop().unwrap_or_default().reset(number));
+    }
+
+    /// A call joins the youngest group.
+    fn join(&mut self, indexes: Range<u64>, wanted: Durability, room: Room) -> Accepted {
+        let group = self.forming.back_mut().expect("there is one");
+        group.join(wanted, room);
+        self.waiters.join(group.number);
+        Accepted { group: Some(group.number), indexes, place: None }
     }
 }
 
-fn sizes(lens: impl Iterator<Item = usize>) -> (usize, usize, usize) {
-    lens.fold((0, 0, 0), |(count, sum, max), len| (count + 1, sum + len, max.max(len)))
-}
-
-/// Entries must follow each other, and leave no gap to what is there.
-fn check_entries(entries: &[Entry], live: &Live) -> Result<()> {
-    let invalid = |what: String| {
-        Err(Error::new(ErrorKind::InvalidInput, what).next("nothing was appended: fix the entries"))
-    };
-    let allowed = live.base() + 1..=live.next();
-    if let Some(first) = entries.first()
-        && !allowed.contains(&first.index)
-    {
-        let (from, to) = allowed.into_inner();
-        return invalid(format!("entry {} does not follow: it may be {from} to {to}", first.index));
+/// For the committer.
+impl Queue {
+    /// The order as recovery found it, before anything is appended.
+    pub(crate) fn set_order(&self, order: Order) {
+        self.lock().order = order;
     }
-    for pair in entries.windows(2) {
-        if pair[0].index.checked_add(1) != Some(pair[1].index) {
-            return invalid(format!("entry {} follows entry {}", pair[1].index, pair[0].index));
+
+    /// What waits now. Until the next [`Queue::poll_waiting`] nobody wakes the committer: he is awake.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let mut state = self.lock();
+        state.committer = None;
+        let oldest = state.forming.front();
+        Waiting {
+            groups: state.forming.len(),
+            appends: oldest.map_or(0, |group| group.appends),
+            bytes: oldest.map_or(0, |group| group.bytes_max),
+            wants_disk: oldest.is_some_and(|group| group.wants_disk),
+            barrier: oldest.is_some_and(Group::is_barrier),
+            closing: state.close.is_some(),
         }
     }
-    Ok(())
-}
 
-fn record_bytes_max(record: &Record) -> u64 {
-    match record {
-        Record::Entry(entry) => entry_frame_bytes_max(entry.data.len()),
-        Record::Metadata(data) => entry_frame_bytes_max(data.as_ref().map_or(0, Bytes::len)),
-        Record::State(_) => entry_frame_bytes_max(0),
-        Record::Snapshot(snapshot) => entry_frame_bytes_max(snapshot_bytes_max(snapshot)),
+    /// Calls that wait, without the lock: for a look, not for a decision.
+    pub(crate) fn appends_waiting(&self) -> usize {
+        self.appends.load(Ordering::Acquire)
     }
-}
 
-/// Index and term, and a tag and a number for each member.
-fn snapshot_bytes_max(snapshot: &Snapshot) -> usize {
-    let members = snapshot.conf_state.as_ref().map_or(0, |conf| {
-        conf.voters.len()
-            + conf.learners.len()
-            + conf.voters_outgoing.len()
-            + conf.learners_next.len()
-    });
-    32 + members * 11
+    /// Ready as soon as so many calls wait, or the log is to be closed.
+    pub(crate) fn poll_waiting(&self, appends: usize, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if self.appends.load(Ordering::Relaxed) >= appends || state.close.is_some() {
+            state.committer = None;
+            return Poll::Ready(());
+        }
+        state.wake_at = appends;
+        match &state.committer {
+            Some(known) if known.will_wake(context.waker()) => {}
+            _ => state.committer = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Takes the oldest group.
+    pub(crate) fn take_group(&self) -> Option<Group> {
+        let mut state = self.lock();
+        let group = state.forming.pop_front()?;
+        let waiting = self.appends.load(Ordering::Relaxed) - group.appends;
+        self.appends.store(waiting, Ordering::Release);
+        Some(group)
+    }
+
+    /// The group that was taken last waits again, before all others.
+    pub(crate) fn put_back(&self, group: Group) {
+        let mut state = self.lock();
+        let waiting = self.appends.load(Ordering::Relaxed) + group.appends;
+        self.appends.store(waiting, Ordering::Release);
+        state.forming.push_front(group);
+    }
+
+    /// The request to close, once nothing waits before it.
+    pub(crate) fn take_close(&self) -> Option<CloseReply> {
+        let mut state = self.lock();
+        match state.forming.is_empty() {
+            true => state.close.take(),
+            false => None,
+        }
+    }
+
+    /// Waits until the log is to be closed, when it has ended.
+    pub(crate) async fn wait_close(&self) -> CloseReply {
+        poll_fn(|context| self.poll_waiting(usize::MAX, context)).await;
+        self.take_close().expect("nothing else wakes at this number")
+    }
+
+    /// The kernel has the group.
+    pub(crate) fn written(&self, group: u64) {
+        let woken = self.lock().waiters.written(group);
+        self.wake_all(woken);
+    }
+
+    /// A group is durable, the first that was not: everyone in it is told, and its room and memory are free again.
+    pub(crate) fn durable(&self, mut group: Group) {
+        // Payloads are dropped outside of the lock, and before their callers come back.
+        group.clear();
+        let mut state = self.lock();
+        let woken = state.waiters.resolve(group.number, Ok(()));
+        let room = state.rooms.give_back(group.room);
+        if state.spare.len() < SPARE_GROUPS_MAX {
+            state.spare.push(group);
+        }
+        self.show_resolved(state);
+        woken.into_iter().for_each(|woken| self.wake_all(woken));
+        room.for_each(wake);
+    }
+
+    /// All that waits fails, and its indexes are given out again, from `order` on. Nothing may be with the committer.
+    pub(crate) fn refuse(&self, order: Order, error: &Error) {
+        let mut state = self.lock();
+        state.order = order;
+        self.fail_all(state, error);
+    }
+
+    /// Everything fails that is not answered, and whatever comes after it.
+    pub(crate) fn fail(&self, error: &Error) {
+        let mut state = self.lock();
+        state.ended = Some(error.clone());
+        self.fail_all(state, error);
+    }
+
+    fn fail_all(&self, mut state: MutexGuard<'_, State>, error: &Error) {
+        self.appends.store(0, Ordering::Release);
+        let groups: Vec<Group> = state.forming.drain(..).collect();
+        let woken = state.waiters.resolve_all(error);
+        let mut room = Room::default();
+        groups.iter().for_each(|group| room += group.room);
+        let turn = state.rooms.give_back(room);
+        self.show_resolved(state);
+        woken.into_iter().for_each(|woken| self.wake_all(woken));
+        turn.for_each(wake);
+    }
+
+    fn show_resolved(&self, state: MutexGuard<'_, State>) {
+        self.failures.store(state.waiters.failures() > 0, Ordering::Release);
+        self.resolved_before.store(state.waiters.resolved_before(), Ordering::Release);
+    }
+
+    /// Not under the lock: a waker is the caller's code.
+    fn wake_all(&self, mut wakers: Wakers) {
+        wakers.drain(..).flatten().for_each(wake);
+        if wakers.capacity() > 0 {
+            self.lock().waiters.give_back(wakers);
+        }
+    }
+
+    /// From now on appends fail with `error`, and the committer ends when it is done with those before. If it is
+    /// gone, `reply` is dropped, and the error stays what it was.
+    pub(crate) fn close(&self, error: Error, reply: CloseReply) {
+        let mut state = self.lock();
+        if state.deserted {
+            return;
+        }
+        state.ended.get_or_insert(error);
+        state.close = Some(reply);
+        let committer = state.committer.take();
+        drop(state);
+        committer.into_iter().for_each(wake);
+    }
+
+    /// Like [`Queue::fail`], when the committer is gone for good.
+    pub(crate) fn desert(&self, error: &Error) {
+        let mut state = self.lock();
+        state.ended = Some(error.clone());
+        state.deserted = true;
+        let reply = state.close.take();
+        self.fail_all(state, error);
+        drop(reply);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Records;
+    use crate::types::{Entry, HardState, Snapshot};
+    use bytes::Bytes;
+    use std::future::Future;
+
+    fn queue() -> Arc<Queue> {
+        Arc::new(Queue::new(Limits {
+            room: Room { bytes: 1 << 20, records: 8 },
+            record_bytes_max: 1 << 10,
+            group_bytes_max: 4096,
+            group_records_max: 4,
+        }))
+    }
 
     fn entries(indexes: &[u64]) -> Vec<Entry> {
         let entry = |&index| Entry { index, term: 1, ..Entry::default() };
         indexes.iter().map(entry).collect()
     }
 
-    fn append(queue: &Queue, content: Content) -> Result<Ticket> {
-        pollster::block_on(queue.append(content))
+    fn append(queue: &Arc<Queue>, content: Content) -> Result<Ticket> {
+        pollster::block_on(queue.submit(content, Durability::Durable))
     }
 
     #[test]
     fn save_with_a_gap_takes_no_index() {
-        let queue = Queue::new(1 << 20, 1 << 10);
+        let queue = queue();
         for bad in [&[2][..], &[1, 3], &[0]] {
             let error =
                 append(&queue, Content::Save(HardState::default(), entries(bad))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}");
         }
-        let ticket = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap();
+        let ticket = append(&queue, Content::One(Bytes::new().into())).unwrap();
         assert_eq!(ticket.indexes(), 1..2);
     }
 
     #[test]
     fn index_beyond_the_last_is_refused() {
-        let queue = Queue::new(1 << 20, 1 << 10);
+        let queue = queue();
         let snapshot = |index| Content::Snapshot(Snapshot { index, term: 1, conf_state: None });
         let error = append(&queue, snapshot(u64::MAX)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         drop(append(&queue, snapshot(u64::MAX - 2)).unwrap());
-        let ticket = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap();
+        let ticket = append(&queue, Content::One(Bytes::new().into())).unwrap();
         assert_eq!(ticket.indexes(), u64::MAX - 1..u64::MAX);
-        let error = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap_err();
+        let error = append(&queue, Content::One(Bytes::new().into())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 
     #[test]
     fn save_may_go_back() {
-        let queue = Queue::new(1 << 20, 1 << 10);
+        let queue = queue();
         let save =
             |indexes: &[u64]| append(&queue, Content::Save(HardState::default(), entries(indexes)));
         drop(save(&[1, 2, 3]).unwrap());
@@ -304,25 +601,116 @@ mod tests {
 
     #[test]
     fn nothing_to_save_is_durable_at_once() {
-        let queue = Queue::new(1 << 20, 1 << 10);
+        let queue = queue();
         let ticket = append(&queue, Content::Save(HardState::default(), Vec::new())).unwrap();
         assert_eq!(pollster::block_on(ticket).unwrap(), 1..1);
     }
 
     #[test]
     fn record_above_the_limit_is_refused() {
-        let queue = Queue::new(1 << 20, 1 << 10);
-        let content = Content::Plain(vec![Bytes::from(vec![0; 1025])]);
+        let queue = queue();
+        let content = Content::One(vec![0; 1025].into());
         assert_eq!(append(&queue, content).unwrap_err().kind(), ErrorKind::TooLarge);
     }
 
     #[test]
     fn what_is_taken_back_gives_its_index_back() {
-        let queue = Queue::new(1 << 20, 1 << 10);
-        let first = append(&queue, Content::Plain(vec![Bytes::new(); 3])).unwrap();
-        drop(queue.take_back(Order { live: Live::after(0), term: 1 }));
+        let queue = queue();
+        let first =
+            append(&queue, Content::Many((0..3).map(|_| Bytes::new().into()).collect())).unwrap();
+        queue.refuse(Order { live: Live::after(0), term: 1 }, &Error::closed());
         assert!(pollster::block_on(first).is_err());
-        let again = append(&queue, Content::Plain(vec![Bytes::new()])).unwrap();
+        let again = append(&queue, Content::One(Bytes::new().into())).unwrap();
         assert_eq!(again.indexes(), 1..2);
+    }
+
+    fn one(queue: &Arc<Queue>, bytes: usize) -> Result<Ticket> {
+        append(queue, Content::One(vec![0; bytes].into()))
+    }
+
+    #[test]
+    fn groups_form_up_to_their_limits() {
+        let queue = queue();
+        let _tickets: Vec<_> = (0..5).map(|_| one(&queue, 10).unwrap()).collect();
+        assert_eq!(queue.waiting(), Waiting { groups: 2, appends: 4, ..queue.waiting() });
+        assert_eq!(queue.take_group().unwrap().count(), 4);
+        assert_eq!(queue.take_group().unwrap().count(), 1);
+        assert_eq!(queue.appends_waiting(), 0);
+        let _tickets: Vec<_> = (0..3).map(|_| one(&queue, 1000).unwrap()).collect();
+        assert_eq!(queue.take_group().unwrap().count(), 3, "3 KiB fit");
+    }
+
+    #[test]
+    fn batch_is_never_divided() {
+        let queue = queue();
+        let _first = one(&queue, 10).unwrap();
+        let _batch =
+            append(&queue, Content::Many((0..6).map(|_| Bytes::new().into()).collect())).unwrap();
+        assert_eq!(queue.take_group().unwrap().count(), 1);
+        assert_eq!(queue.take_group().unwrap().count(), 6);
+    }
+
+    #[test]
+    fn full_queue_refuses_or_waits_until_room_is_given_back() {
+        let queue = queue();
+        let tickets: Vec<_> = (0..8).map(|_| one(&queue, 1).unwrap()).collect();
+        let try_one = || queue.try_append(Content::One(Bytes::new().into()), Durability::Durable);
+        assert_eq!(try_one().unwrap_err().kind(), ErrorKind::Full);
+        let mut waits =
+            Box::pin(queue.submit(Content::One(Bytes::new().into()), Durability::Durable));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let group = queue.take_group().unwrap();
+        queue.durable(group);
+        assert!(waits.as_mut().poll(&mut context).is_ready());
+        assert!(try_one().is_ok());
+        drop(tickets);
+    }
+
+    #[test]
+    fn refused_append_takes_no_room() {
+        let queue = queue();
+        for _ in 0..20 {
+            let gap = Content::Save(HardState::default(), entries(&[7]));
+            assert!(append(&queue, gap).is_err());
+            let nothing = Content::Save(HardState::default(), Vec::new());
+            drop(append(&queue, nothing).unwrap());
+        }
+        assert!(queue.try_append(Content::One(Bytes::new().into()), Durability::Durable).is_ok());
+    }
+
+    #[test]
+    fn memory_of_a_group_is_used_again() {
+        let queue = queue();
+        for _ in 0..10 {
+            let ticket = one(&queue, 1).unwrap();
+            let group = queue.take_group().unwrap();
+            queue.durable(group);
+            pollster::block_on(ticket).unwrap();
+        }
+        assert_eq!(queue.lock().spare.len(), 1);
+    }
+
+    #[test]
+    fn committer_is_woken_at_the_number_it_waits_for() {
+        let queue = queue();
+        let context = Context::from_waker(Waker::noop());
+        assert!(queue.poll_waiting(2, &context).is_pending());
+        let _first = one(&queue, 1).unwrap();
+        assert!(queue.lock().committer.is_some());
+        let _second = one(&queue, 1).unwrap();
+        assert!(queue.lock().committer.is_none());
+        assert!(queue.poll_waiting(2, &context).is_ready());
+    }
+
+    #[test]
+    fn closing_waits_for_what_was_accepted() {
+        let queue = queue();
+        let _ticket = one(&queue, 1).unwrap();
+        queue.close(Error::closed(), None);
+        assert!(one(&queue, 1).is_err());
+        assert!(queue.take_close().is_none());
+        let _group = queue.take_group();
+        assert!(queue.take_close().is_some());
     }
 }

@@ -1,25 +1,40 @@
-//! A place in the order, and whether it is durable yet.
+//! A place in the order, and how far it has got.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::watermark::wake;
+use super::queue::{Accepted, Queue};
+use crate::error::Result;
 use std::fmt;
-use std::future::Future;
-use std::ops::Range;
+use std::future::{Future, poll_fn};
+use std::ops::{Deref, Range};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// How far an append has to get before it is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The kernel has the record: it survives the death of this process, not that of the machine. It becomes durable
+    /// with the next durable append, with [`Wal::sync`](crate::Wal::sync), or after
+    /// [`Options::sync_interval`](crate::Options::sync_interval), whichever is first.
+    Written,
+    /// The record is on stable storage: it survives the loss of power.
+    #[default]
+    Durable,
+}
 
 /// An accepted append. Awaiting it waits until its records are durable, and gives their indexes.
 ///
 /// *Accepted* means: the records have their place in the order of the log. *Durable* means: they survive a crash.
 /// Between the two lies one group commit. Everything accepted before a durable record is durable too.
 ///
+/// Waiting does not hurry the disk: what was appended with [`Durability::Written`] is durable when something makes it so.
+///
 /// # Cancel safety
 ///
 /// Dropping a ticket takes nothing back: the records still become durable, unless the log fails first.
 #[must_use = "an append is durable only when its ticket says so"]
 pub struct Ticket {
-    slot: Arc<Slot>,
+    waiter: Waiter<Arc<Queue>>,
     indexes: Range<u64>,
 }
 
@@ -28,6 +43,24 @@ impl Ticket {
     #[must_use]
     pub fn indexes(&self) -> Range<u64> {
         self.indexes.clone()
+    }
+
+    /// Waits until the kernel has the records: they survive the death of this process from then on. The ticket can
+    /// be awaited afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As when awaited.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    pub async fn written(&self) -> Result<()> {
+        let Some(group) = self.waiter.group else {
+            return Ok(());
+        };
+        let mut look = Look { queue: &self.waiter.queue, group, place: None };
+        poll_fn(|context| look.poll(context)).await
     }
 
     /// Waits until the records are durable, for code that is not async: it blocks the thread.
@@ -39,28 +72,18 @@ impl Ticket {
         pollster::block_on(self)
     }
 
-    /// A ticket for nothing, which is durable at once.
-    pub(crate) fn empty(next_index: u64) -> Ticket {
-        let (ticket, reply) = pair(next_index..next_index);
-        reply.resolve(Ok(()));
-        ticket
+    pub(super) fn new(queue: Arc<Queue>, accepted: &Accepted) -> Ticket {
+        let indexes = accepted.indexes.clone();
+        Ticket { waiter: Waiter::new(queue, accepted, Durability::Durable), indexes }
     }
 }
 
 impl Future for Ticket {
     type Output = Result<Range<u64>>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self.slot.lock() {
-            State::Done(outcome) => Poll::Ready(outcome.clone().map(|()| self.indexes.clone())),
-            State::Waiting(waker) => {
-                match waker {
-                    Some(known) if known.will_wake(context.waker()) => {}
-                    other => *other = Some(context.waker().clone()),
-                }
-                Poll::Pending
-            }
-        }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = self.waiter.poll(context);
+        outcome.map(|outcome| outcome.map(|()| self.indexes.clone()))
     }
 }
 
@@ -70,80 +93,53 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// The committer's side of a ticket. Dropped without an answer, it answers that the log is gone.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    slot: Option<Arc<Slot>>,
+/// Someone whose append was accepted, until he has his answer or goes.
+pub(super) struct Waiter<Q: Deref<Target = Queue>> {
+    queue: Q,
+    /// `None` for nothing, which is durable at once.
+    group: Option<u64>,
+    wanted: Durability,
+    place: Option<usize>,
 }
 
-#[derive(Debug)]
-struct Slot {
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-enum State {
-    Waiting(Option<Waker>),
-    Done(Result<()>),
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl<Q: Deref<Target = Queue>> Waiter<Q> {
+    pub(super) fn new(queue: Q, accepted: &Accepted, wanted: Durability) -> Waiter<Q> {
+        Waiter { queue, group: accepted.group, wanted, place: accepted.place }
     }
 
-    fn resolve(&self, outcome: Result<()>) {
-        let before = std::mem::replace(&mut *self.lock(), State::Done(outcome));
-        // Not under the lock: a waker is the caller's code.
-        if let State::Waiting(Some(waker)) = before {
-            wake(waker);
+    pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<()>> {
+        match self.group {
+            None => Poll::Ready(Ok(())),
+            Some(group) => self.queue.poll(group, self.wanted, &mut self.place, context),
         }
     }
 }
 
-/// A ticket and the reply that resolves it.
-pub(crate) fn pair(indexes: Range<u64>) -> (Ticket, Reply) {
-    let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)) });
-    let reply = Reply { slot: Some(Arc::clone(&slot)) };
-    (Ticket { slot, indexes }, reply)
-}
-
-impl Reply {
-    pub(crate) fn resolve(mut self, outcome: Result<()>) {
-        if let Some(slot) = self.slot.take() {
-            slot.resolve(outcome);
-        }
-    }
-}
-
-impl Drop for Reply {
+impl<Q: Deref<Target = Queue>> Drop for Waiter<Q> {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            let why = match std::thread::panicking() {
-                true => "the submission thread panicked before the append was durable",
-                false => "the submission thread ended before the append was durable",
-            };
-            slot.resolve(Err(Error::new(ErrorKind::Poisoned, why)
-                .next("reopen the log: opening finds out what reached the disk")));
+        if let Some(group) = self.group {
+            self.queue.drop_ticket(group, self.wanted, self.place);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The holder of a ticket, while he waits for it to be written.
+struct Look<'a> {
+    queue: &'a Queue,
+    group: u64,
+    place: Option<usize>,
+}
 
-    #[test]
-    fn resolves_with_its_indexes() {
-        let (ticket, reply) = pair(3..5);
-        reply.resolve(Ok(()));
-        assert_eq!(pollster::block_on(ticket).unwrap(), 3..5);
+impl Look<'_> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<()>> {
+        self.queue.poll(self.group, Durability::Written, &mut self.place, context)
     }
+}
 
-    #[test]
-    fn forgotten_reply_is_an_error_not_a_hang() {
-        let (ticket, reply) = pair(3..4);
-        drop(reply);
-        assert!(pollster::block_on(ticket).unwrap_err().is_poisoned());
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            self.queue.leave(self.group, Durability::Written, self.place);
+        }
     }
 }

@@ -1,41 +1,18 @@
 //! From records to bytes: one group at a time, straight into the caller's buffers.
 //!
-//! A record's frame starts with lengths and a checksum that follow from its payload, so a group is first *planned*
-//! (checksums and sizes, no copies) and then *filled* into buffers, each payload copied once. Because the plan
-//! knows every size, the mark at the front of a group is final before the first byte is written, and a group
-//! larger than a buffer streams through several ([`GroupEncoder::fill`]).
+//! A record's frame starts with lengths and a checksum that follow from its payload, so a group is *planned* first:
+//! checksums and sizes. With a buffer that has room for all of it, it is written on the way, in one pass over the
+//! payloads, and the mark at its front last ([`GroupEncoder::plan`]). A group larger than a buffer is *filled* into
+//! several afterwards ([`GroupEncoder::fill`]): because the plan knows every size, its mark is final before the first
+//! byte goes out.
 
 use super::crc::Chain;
-use super::frame::{FRAME_ALIGN, FrameLength, LENGTH_FIELD_BYTES};
+use super::frame::{FrameLength, LENGTH_FIELD_BYTES};
 use super::mark::{LogId, MARK_BYTES, MARK_FRAME_BYTES, Mark, MarkKind, Shape};
 use super::pb::{raftpb, walpb};
-use super::record::{Record, RecordType};
-use crate::types::{ConfState, Entry, EntryKind, HardState, Position, Snapshot};
-use bytes::Bytes;
+use super::record::{RecordRef, RecordType, Records};
+use crate::types::{ConfState, EntryKind, HardState, Position, Snapshot};
 use prost::Message;
-
-/// Where a group may start and end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Packing {
-    /// At the next multiple of eight bytes, as dense as etcd's log. A later group may rewrite the rest of a block
-    /// that holds durable bytes, with the same bytes.
-    #[default]
-    Dense,
-    /// At block boundaries, with a filler record at the end: no block with durable bytes is ever written again.
-    /// A lone small append takes a block.
-    Block,
-}
-
-impl Packing {
-    /// The boundary in bytes, where a file-system block has `block_bytes`.
-    pub(crate) fn boundary(self, block_bytes: u64) -> u64 {
-        match self {
-            Packing::Dense => FRAME_ALIGN,
-            Packing::Block => block_bytes,
-        }
-    }
-}
 
 /// Where a group starts, and what its mark says of the log so far.
 #[derive(Clone, Copy, Debug)]
@@ -48,74 +25,96 @@ pub(crate) struct Place {
     pub group: u64,
     pub first_index: u64,
     pub durable: Position,
-    /// See [`Packing::boundary`].
+    /// Groups end at a multiple of it.
     pub boundary: u64,
 }
 
-/// A planned group that is being written out.
+/// A planned group that is being written out. It can plan one group after another, in the same memory.
+#[derive(Debug, Default)]
 pub(crate) struct GroupEncoder {
-    /// The mark, the records, and perhaps a filler.
-    items: Vec<Item>,
-    records: usize,
+    /// Of each record.
+    plans: Vec<Plan>,
+    mark: Option<[u8; MARK_BYTES]>,
+    /// The chain before the group, and after it.
+    start: Chain,
     chain: Chain,
+    /// Bytes of the filler; 0 without one.
+    filler: u64,
     bytes: u64,
     next_item: usize,
-    /// Bytes of `items[next_item]` that are out already.
+    /// Bytes of the item `next_item` that are out already.
     within_item: u64,
+}
+
+/// What is known of a record's frame before it is written.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    crc: u32,
+    /// Where the frame starts in the group.
+    offset: u64,
 }
 
 impl GroupEncoder {
     /// Plans a group: the mark, the records, and a filler up to the boundary.
-    pub(crate) fn new<'a>(
-        place: &Place,
-        records: impl IntoIterator<Item = &'a Record>,
-    ) -> GroupEncoder {
-        let mut items = Vec::new();
-        // The mark's place; its content needs the sizes of what follows.
-        items.push(Item::crc(place.chain, Payload::Zeros(MARK_BYTES)));
-        debug_assert_eq!(items[0].total(), MARK_FRAME_BYTES);
+    pub(crate) fn new(place: &Place, records: &(impl Records + ?Sized)) -> GroupEncoder {
+        let mut encoder = GroupEncoder::default();
+        encoder.plan(place, records, None);
+        encoder
+    }
 
+    /// Forgets the group before and plans this one. With `out`, which must have room for all of it, it is written there
+    /// on the way, each payload being in the CPU's cache already; then there is nothing left to [`fill`](Self::fill).
+    pub(crate) fn plan(
+        &mut self,
+        place: &Place,
+        records: &(impl Records + ?Sized),
+        mut out: Option<&mut [u8]>,
+    ) {
+        self.plans.clear();
         let mut chain = place.chain;
         let mut shape = Shape::default();
-        for record in records {
-            let item = Item::record(chain, record);
+        let mut used = MARK_FRAME_BYTES;
+        for at in 0..records.count() {
+            let item = Item::record(records.get(at)).in_chain(chain);
             chain = Chain(item.crc);
             shape = shape.with(item.record_type as i64);
-            items.push(item);
+            self.plans.push(Plan { crc: item.crc, offset: used });
+            if let Some(out) = &mut out {
+                item.write_to(&mut out[used as usize..]);
+            }
+            used += item.total();
         }
-        let records = items.len() - 1;
-        let used: u64 = items.iter().map(Item::total).sum();
         let room = filler_room(place.position.offset + used, place.boundary);
-        if room > 0 {
-            items.push(Item::filler(chain, room));
-        }
-        let bytes = used + room;
         let mark = Mark {
             kind: place.kind,
             block_bytes: place.boundary,
             shape,
-            records: u32::try_from(records).expect("a group has fewer than 2^32 records"),
+            records: u32::try_from(records.count()).expect("a group has fewer than 2^32 records"),
             log_id: place.log_id,
             epoch: place.epoch,
             filler_bytes: room as u32,
             position: place.position,
             group: place.group,
-            group_bytes: bytes,
+            group_bytes: used + room,
             first_index: place.first_index,
             durable: place.durable,
         };
-        items[0].payload = Payload::Bytes(Bytes::copy_from_slice(&mark.to_bytes()));
-        GroupEncoder { items, records, chain, bytes, next_item: 0, within_item: 0 }
+        self.mark = Some(mark.to_bytes());
+        (self.start, self.chain) = (place.chain, chain);
+        (self.filler, self.bytes) = (room, used + room);
+        (self.next_item, self.within_item) = (0, 0);
+        if let Some(out) = out {
+            self.item(0, records).expect("a group has a mark").write_to(out);
+            if room > 0 {
+                Item::filler(chain, room).write_to(&mut out[used as usize..]);
+            }
+            self.next_item = usize::MAX;
+        }
     }
 
     /// Where the frame of each record lies, from the start of the group.
     pub(crate) fn record_offsets(&self) -> impl Iterator<Item = u64> {
-        let mut offset = MARK_FRAME_BYTES;
-        self.items[1..].iter().take(self.records).map(move |item| {
-            let here = offset;
-            offset += item.total();
-            here
-        })
+        self.plans.iter().map(|plan| plan.offset)
     }
 
     /// Bytes of the whole group.
@@ -129,20 +128,38 @@ impl GroupEncoder {
     }
 
     /// Writes the next bytes of the group to `out` and says how many; less than `out` holds only at the end.
-    pub(crate) fn fill(&mut self, out: &mut [u8]) -> usize {
+    /// `records` are those that were planned.
+    pub(crate) fn fill(&mut self, records: &(impl Records + ?Sized), out: &mut [u8]) -> usize {
+        assert_eq!(records.count(), self.plans.len(), "the records that were planned");
         let mut sink = Sink { out, at: 0, skip: 0 };
-        while let Some(item) = self.items.get(self.next_item) {
-            sink.skip = self.within_item;
+        let (mut next_item, mut within_item) = (self.next_item, self.within_item);
+        while let Some(item) = self.item(next_item, records) {
+            sink.skip = within_item;
             let before = sink.at;
             item.write(&mut sink);
-            self.within_item += (sink.at - before) as u64;
-            if self.within_item < item.total() {
+            within_item += (sink.at - before) as u64;
+            if within_item < item.total() {
                 break;
             }
-            self.next_item += 1;
-            self.within_item = 0;
+            (next_item, within_item) = (next_item + 1, 0);
         }
-        sink.at
+        let filled = sink.at;
+        (self.next_item, self.within_item) = (next_item, within_item);
+        filled
+    }
+
+    /// The mark, a record, or the filler.
+    fn item<'a>(&'a self, number: usize, records: &'a (impl Records + ?Sized)) -> Option<Item<'a>> {
+        let Some(number) = number.checked_sub(1) else {
+            return self.mark.as_ref().map(|mark| Item::crc(self.start, Payload::Bytes(mark)));
+        };
+        match self.plans.get(number) {
+            Some(plan) => Some(Item::record(records.get(number)).with_crc(plan.crc)),
+            None if number == self.plans.len() && self.filler > 0 => {
+                Some(Item::filler(self.chain, self.filler))
+            }
+            None => None,
+        }
     }
 }
 
@@ -156,60 +173,74 @@ fn filler_room(end: u64, boundary: u64) -> u64 {
 }
 
 /// One frame to be written. Its data is `prefix` followed by `payload`.
-struct Item {
+struct Item<'a> {
     record_type: RecordType,
     crc: u32,
     prefix: Small,
-    payload: Payload,
+    payload: Payload<'a>,
     padding: u8,
 }
 
-enum Payload {
+enum Payload<'a> {
     /// No data field at all.
     Absent,
-    Bytes(Bytes),
+    Bytes(&'a [u8]),
+    Encoded(Vec<u8>),
     Zeros(usize),
 }
 
-impl Payload {
+impl Payload<'_> {
     fn len(&self) -> usize {
         match self {
             Payload::Absent => 0,
             Payload::Bytes(bytes) => bytes.len(),
+            Payload::Encoded(bytes) => bytes.len(),
             Payload::Zeros(count) => *count,
         }
     }
 }
 
-impl Item {
+impl<'a> Item<'a> {
     /// A crc record: it stands for the chain so far, and its data is not part of the chain.
-    fn crc(chain: Chain, payload: Payload) -> Item {
-        Item::new(RecordType::Crc, chain.0, Small::default(), payload)
+    fn crc(chain: Chain, payload: Payload<'a>) -> Item<'a> {
+        Item::new(RecordType::Crc, Small::default(), payload).with_crc(chain.0)
     }
 
-    fn record(chain: Chain, record: &Record) -> Item {
-        let (record_type, prefix, payload) = match record {
-            Record::Metadata(None) => (RecordType::Metadata, Small::default(), Payload::Absent),
-            Record::Metadata(Some(data)) => {
-                (RecordType::Metadata, Small::default(), Payload::Bytes(data.clone()))
+    /// A record whose checksum is not known yet.
+    fn record(record: RecordRef<'a>) -> Item<'a> {
+        match record {
+            RecordRef::Metadata(data) => {
+                let data = data.map_or(Payload::Absent, Payload::Bytes);
+                Item::new(RecordType::Metadata, Small::default(), data)
             }
-            Record::Entry(entry) => {
-                (RecordType::Entry, entry_prefix(entry), Payload::Bytes(entry.data.clone()))
+            RecordRef::Entry { index, term, kind, data } => {
+                let prefix = entry_prefix(index, term, kind, data.len());
+                Item::new(RecordType::Entry, prefix, Payload::Bytes(data))
             }
-            Record::State(state) => message(RecordType::State, &state_message(state)),
-            Record::Snapshot(snapshot) => {
-                message(RecordType::Snapshot, &snapshot_message(snapshot))
+            RecordRef::State(state) => {
+                let message = Small::message(&state_message(state));
+                Item::new(RecordType::State, message, Payload::Bytes(&[]))
             }
-        };
-        let mut chain = chain.after(prefix.as_slice());
-        if let Payload::Bytes(data) = &payload {
-            chain = chain.after(data);
+            RecordRef::Snapshot(snapshot) => {
+                let message = snapshot_message(snapshot).encode_to_vec();
+                Item::new(RecordType::Snapshot, Small::default(), Payload::Encoded(message))
+            }
         }
-        Item::new(record_type, chain.0, prefix, payload)
+    }
+
+    /// As it continues `chain`.
+    fn in_chain(self, chain: Chain) -> Item<'a> {
+        let mut chain = chain.after(self.prefix.as_slice());
+        match &self.payload {
+            Payload::Bytes(data) => chain = chain.after(data),
+            Payload::Encoded(data) => chain = chain.after(data),
+            Payload::Absent | Payload::Zeros(_) => {}
+        }
+        self.with_crc(chain.0)
     }
 
     /// A crc record whose data is zeros, `room` bytes in all (16 or more).
-    fn filler(chain: Chain, room: u64) -> Item {
+    fn filler(chain: Chain, room: u64) -> Item<'a> {
         let frame = room as usize - LENGTH_FIELD_BYTES;
         // Type, crc and the tag of data; then the length of data and the data.
         let head = 2 + 1 + varint_bytes(chain.0.into()) + 1;
@@ -222,10 +253,15 @@ impl Item {
         item
     }
 
-    fn new(record_type: RecordType, crc: u32, prefix: Small, payload: Payload) -> Item {
-        let mut item = Item { record_type, crc, prefix, payload, padding: 0 };
-        item.padding = FrameLength::of_record(item.record_bytes()).padding;
-        item
+    fn new(record_type: RecordType, prefix: Small, payload: Payload<'a>) -> Item<'a> {
+        Item { record_type, crc: 0, prefix, payload, padding: 0 }
+    }
+
+    /// The length of a frame depends on its checksum, which is a number of varying length.
+    fn with_crc(mut self, crc: u32) -> Item<'a> {
+        self.crc = crc;
+        self.padding = FrameLength::of_record(self.record_bytes()).padding;
+        self
     }
 
     fn data_bytes(&self) -> usize {
@@ -244,6 +280,13 @@ impl Item {
         (LENGTH_FIELD_BYTES + self.record_bytes() + usize::from(self.padding)) as u64
     }
 
+    /// Writes all of it.
+    fn write_to(&self, out: &mut [u8]) {
+        let mut sink = Sink { out, at: 0, skip: 0 };
+        self.write(&mut sink);
+        assert_eq!(sink.at as u64, self.total(), "there is room for a planned item");
+    }
+
     fn write(&self, sink: &mut Sink<'_>) {
         let mut head = Small::default();
         head.put(&FrameLength::of_record(self.record_bytes()).to_bytes());
@@ -258,6 +301,7 @@ impl Item {
         match &self.payload {
             Payload::Absent => {}
             Payload::Bytes(bytes) => sink.bytes(bytes),
+            Payload::Encoded(bytes) => sink.bytes(bytes),
             Payload::Zeros(count) => sink.zeros(*count),
         }
         sink.zeros(self.padding.into());
@@ -265,15 +309,15 @@ impl Item {
 }
 
 /// The protobuf bytes of an entry up to its payload. An empty payload leaves the field out, as a nil one in etcd.
-fn entry_prefix(entry: &Entry) -> Small {
+fn entry_prefix(index: u64, term: u64, kind: EntryKind, data: usize) -> Small {
     let mut out = Small::default();
-    out.put(&[0x08, entry_kind_message(entry.kind) as u8, 0x10]);
-    out.put_varint(entry.term);
+    out.put(&[0x08, entry_kind_message(kind) as u8, 0x10]);
+    out.put_varint(term);
     out.put(&[0x18]);
-    out.put_varint(entry.index);
-    if !entry.data.is_empty() {
+    out.put_varint(index);
+    if data > 0 {
         out.put(&[0x22]);
-        out.put_varint(entry.data.len() as u64);
+        out.put_varint(data as u64);
     }
     out
 }
@@ -305,11 +349,6 @@ fn snapshot_message(snapshot: &Snapshot) -> walpb::Snapshot {
     }
 }
 
-fn message(record_type: RecordType, message: &impl Message) -> (RecordType, Small, Payload) {
-    let data = Bytes::from(message.encode_to_vec());
-    (record_type, Small::default(), Payload::Bytes(data))
-}
-
 /// An upper bound of the bytes that an entry with `data` bytes of payload takes on disk.
 pub(crate) fn entry_frame_bytes_max(data: usize) -> u64 {
     (LENGTH_FIELD_BYTES + 2 + 6 + 11 + Small::CAPACITY + data).next_multiple_of(8) as u64
@@ -334,6 +373,15 @@ impl Default for Small {
 
 impl Small {
     const CAPACITY: usize = 40;
+
+    /// A message that is known to be short.
+    fn message(message: &impl Message) -> Small {
+        let mut out = Small::default();
+        let mut rest = &mut out.bytes[..];
+        message.encode(&mut rest).expect("a short message");
+        out.len = (Small::CAPACITY - rest.len()) as u8;
+        out
+    }
 
     fn put(&mut self, bytes: &[u8]) {
         let at = usize::from(self.len);

@@ -18,6 +18,9 @@
 #[rustfmt::skip]
 pub(crate) mod pb;
 
+#[cfg(feature = "bench-internals")]
+#[allow(unreachable_pub, reason = "public by another name")]
+pub mod bench;
 pub(crate) mod crc;
 pub(crate) mod decode;
 pub(crate) mod encode;
@@ -26,7 +29,6 @@ pub(crate) mod mark;
 pub(crate) mod record;
 
 pub(crate) use crc::Chain;
-pub use encode::Packing;
 pub(crate) use encode::{GroupEncoder, Place};
 pub(crate) use mark::{LogId, Mark, MarkKind, Shape};
-pub(crate) use record::{Record, RecordType};
+pub(crate) use record::{Record, RecordRef, RecordType, Records};

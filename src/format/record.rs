@@ -1,6 +1,6 @@
 //! The kinds of records, and what each carries.
 
-use crate::types::{Entry, HardState, Snapshot};
+use crate::types::{Entry, EntryKind, HardState, Snapshot};
 use bytes::Bytes;
 
 /// The type field of a record.
@@ -44,4 +44,48 @@ pub(crate) enum Record {
     Entry(Entry),
     State(HardState),
     Snapshot(Snapshot),
+}
+
+/// A record to be written, whoever holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordRef<'a> {
+    Metadata(Option<&'a [u8]>),
+    Entry { index: u64, term: u64, kind: EntryKind, data: &'a [u8] },
+    State(&'a HardState),
+    Snapshot(&'a Snapshot),
+}
+
+impl<'a> From<&'a Record> for RecordRef<'a> {
+    fn from(record: &'a Record) -> RecordRef<'a> {
+        match record {
+            Record::Metadata(data) => RecordRef::Metadata(data.as_deref()),
+            Record::Entry(entry) => RecordRef::Entry {
+                index: entry.index,
+                term: entry.term,
+                kind: entry.kind,
+                data: &entry.data,
+            },
+            Record::State(state) => RecordRef::State(state),
+            Record::Snapshot(snapshot) => RecordRef::Snapshot(snapshot),
+        }
+    }
+}
+
+/// Records in a row.
+pub(crate) trait Records {
+    fn count(&self) -> usize;
+    /// # Panics
+    ///
+    /// If there are not so many.
+    fn get(&self, at: usize) -> RecordRef<'_>;
+}
+
+impl Records for [Record] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, at: usize) -> RecordRef<'_> {
+        (&self[at]).into()
+    }
 }

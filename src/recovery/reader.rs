@@ -36,11 +36,10 @@ pub(crate) struct ReadRequest {
     reply: oneshot::Sender<Result<Bytes>>,
 }
 
-/// Answers requests, until it is dropped.
+/// Answers requests, until the log is closed.
 pub(crate) async fn serve<D: Disk>(disk: D, requests: Arc<Inbox<ReadRequest>>) {
     let slots = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
-    loop {
-        let request = requests.receive().await;
+    while let Some(request) = requests.receive().await {
         let slot = Arc::clone(&slots).acquire_owned().await;
         let on = disk.clone();
         disk.spawn(async move {
@@ -287,7 +286,7 @@ impl Stream for Entries {
                         Ok(Ok(piece)) => this.take(&piece, durable),
                         Ok(Err(error)) => Err(error),
                         // The submission thread is gone, and says why to whoever asks.
-                        Err(_) => Err(this.requests.ended().unwrap_or_else(Error::closed)),
+                        Err(_) => Err(this.requests.deserted().unwrap_or_else(Error::closed)),
                     }
                 }
             };

@@ -17,7 +17,7 @@ use super::frames::Pieces;
 use super::scan::Scan;
 use super::verdict::Behind;
 use crate::error::{Error, Result};
-use crate::io::{Access, Disk, DiskFile, Lane};
+use crate::io::{Access, Disk, DiskFile, Lane, Persist};
 use crate::segment::dir;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ async fn copy_bytes<D: Disk>(
             return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         buffer[..bytes.len()].copy_from_slice(&bytes);
-        let (written, _) = target.write_at(buffer, bytes.len(), offset).await;
+        let (written, _) = target.write_at(buffer, bytes.len(), offset, Persist::Later).await;
         if written.map_err(failed)? != bytes.len() {
             return Err(failed(io::ErrorKind::WriteZero.into()));
         }

@@ -56,7 +56,7 @@ impl Marked {
         };
         let mut group = GroupEncoder::new(&place, records);
         let mut bytes = vec![0; group.bytes() as usize];
-        group.fill(&mut bytes);
+        group.fill(records, &mut bytes);
         self.chain = group.chain();
         self.groups.push(position.offset);
         self.bytes.extend(bytes);

@@ -4,22 +4,28 @@
 //! after every write it has to cover came back. And nothing is written beyond the allocated space, so that a full
 //! disk shows before a group has its place in the log.
 
+use super::method::Method;
 use super::name::SegmentName;
 use super::pipeline::Prepared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, DiskFile, Lane};
+use crate::io::{Disk, DiskFile, Lane, Persist};
 use crate::types::{Position, Seq};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::rc::Rc;
 
 pub(crate) struct Active<D: Disk> {
     pub disk: D,
-    pub file: D::File,
-    pub path: PathBuf,
+    /// Shared with the writes in flight.
+    pub file: Rc<D::File>,
+    pub path: Rc<Path>,
     pub seq: Seq,
+    pub method: Method,
     /// Where the next byte goes.
     pub offset: u64,
     /// The file has space up to here.
     pub allocated: u64,
+    /// The blocks were written with zeros up to here: beyond, a commit takes longer.
+    pub zeroed: u64,
 }
 
 impl<D: Disk> Active<D> {
@@ -30,6 +36,7 @@ impl<D: Disk> Active<D> {
         prepared: Prepared<D::File>,
         dir: &Path,
         name: SegmentName,
+        method: Method,
         head_bytes: u64,
         fill: impl FnMut(&mut [u8]) -> usize,
     ) -> Result<Active<D>> {
@@ -37,20 +44,21 @@ impl<D: Disk> Active<D> {
         file.set_lane(Lane::Commit);
         let mut segment = Active {
             disk: disk.clone(),
-            file,
-            path: prepared.path,
+            file: Rc::new(file),
+            path: prepared.path.into(),
             seq: name.seq,
+            method,
             offset: 0,
             allocated: prepared.allocated,
+            zeroed: prepared.zeroed,
         };
         segment.reserve(head_bytes).await?;
-        segment.write(fill).await?;
-        segment.sync().await?;
+        segment.commit(fill).await?;
         let path = dir.join(name.to_string());
         disk.rename(&segment.path, &path)
             .await
             .map_err(|error| Error::io("naming the segment", &path, error))?;
-        segment.path = path;
+        segment.path = path.into();
         Ok(segment)
     }
 
@@ -71,34 +79,80 @@ impl<D: Disk> Active<D> {
         Ok(())
     }
 
-    /// Writes the bytes that `fill` puts into one buffer after another, until it leaves one not full.
-    pub(crate) async fn write(&mut self, mut fill: impl FnMut(&mut [u8]) -> usize) -> Result<()> {
-        loop {
-            let mut buffer = self.disk.buffer().await;
-            let len = fill(&mut buffer);
-            let full = len == buffer.len();
-            if len > 0 {
-                let (written, _) = self.file.write_at(buffer, len, self.offset).await;
-                let written = written.map_err(|error| {
-                    Error::io("writing", &self.path, error).at_offset(self.offset)
-                })?;
-                if written != len {
-                    let what = format!("short write: the kernel took {written} of {len} bytes");
-                    return Err(Error::new(ErrorKind::Io, what)
-                        .at_path(&self.path)
-                        .at_offset(self.offset)
-                        .next("check the device and its free space, then reopen the log"));
-                }
-                self.offset += len as u64;
-            }
-            if !full {
-                return Ok(());
-            }
+    /// Writes what `fill` puts into one buffer after another, until it leaves one not full, and makes it durable.
+    /// Nothing else may be in flight.
+    pub(crate) async fn commit(&mut self, fill: impl FnMut(&mut [u8]) -> usize) -> Result<()> {
+        let (file, path) = (&self.file, &self.path);
+        let persist = self.method.persist();
+        self.offset = write(&self.disk, &**file, path, self.offset, persist, fill).await?;
+        match persist {
+            Persist::Now => Ok(()),
+            Persist::Later => sync(&**file, path).await,
         }
     }
+}
 
-    /// Makes everything written so far durable.
-    pub(crate) async fn sync(&self) -> Result<()> {
-        self.file.sync_data().await.map_err(|error| Error::io("syncing", &self.path, error))
+/// Writes what `fill` puts into one buffer after another, until it leaves one not full. Gives the end of what was
+/// written.
+pub(crate) async fn write<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    path: &Path,
+    mut offset: u64,
+    persist: Persist,
+    mut fill: impl FnMut(&mut [u8]) -> usize,
+) -> Result<u64> {
+    loop {
+        let mut buffer = disk.buffer().await;
+        let len = fill(&mut buffer);
+        let full = len == buffer.len();
+        if len > 0 {
+            let how = if persist == Persist::Now { How::Durably } else { How::Written };
+            write_buffer(file, path, offset, how, buffer, len).await?;
+            offset += len as u64;
+        }
+        if !full {
+            return Ok(offset);
+        }
     }
+}
+
+/// How a buffer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// A sync has to follow.
+    Written,
+    Durably,
+    /// The same, and nothing else is to be done meanwhile.
+    DurablyAlone,
+}
+
+/// Writes the first `len` bytes of a buffer, all of them.
+pub(crate) async fn write_buffer<F: DiskFile>(
+    file: &F,
+    path: &Path,
+    offset: u64,
+    how: How,
+    buffer: F::Buf,
+    len: usize,
+) -> Result<()> {
+    let (written, _) = match how {
+        How::Written => file.write_at(buffer, len, offset, Persist::Later).await,
+        How::Durably => file.write_at(buffer, len, offset, Persist::Now).await,
+        How::DurablyAlone => file.write_alone(buffer, len, offset).await,
+    };
+    let written = written.map_err(|error| Error::io("writing", path, error).at_offset(offset))?;
+    if written == len {
+        return Ok(());
+    }
+    let what = format!("short write: the kernel took {written} of {len} bytes");
+    Err(Error::new(ErrorKind::Io, what)
+        .at_path(path)
+        .at_offset(offset)
+        .next("check the device and its free space, then reopen the log"))
+}
+
+/// Makes all writes durable that have come back.
+pub(crate) async fn sync<F: DiskFile>(file: &F, path: &Path) -> Result<()> {
+    file.sync_data().await.map_err(|error| Error::io("syncing", path, error))
 }

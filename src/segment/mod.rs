@@ -7,5 +7,6 @@
 
 pub(crate) mod active;
 pub(crate) mod dir;
+pub(crate) mod method;
 pub(crate) mod name;
 pub(crate) mod pipeline;

@@ -1,39 +1,50 @@
 //! What runs on the submission thread: open or create the log, then commit and serve reads until it is closed.
 //!
-//! The job is one async function over any disk. On a thread of its own it gets a real one ([`on_a_thread`]); tests
-//! run it on the simulated one. However it ends, by closing, by a failure or by a panic, whoever waits for it is
-//! told ([`Shared::finish`]): nobody hangs.
+//! The job is one async function over any disk. On a thread ([`super::thread`]) it gets a real one; tests run it on
+//! the simulated one. However it ends, by closing, by a failure or by a panic, whoever waits for it is told
+//! ([`Shared::finish`]): nobody hangs.
 
 use super::report::Recovery;
+use super::thread::SubmissionThread;
 use crate::commit::committer::{Committer, Limits};
-use crate::commit::queue::{Order, Queue, Request};
+use crate::commit::flight::Flights;
+use crate::commit::queue::{Order, Queue};
+use crate::commit::spin::Spin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Chain, GroupEncoder, LogId, MarkKind, Place, Record};
 use crate::inbox::Inbox;
-use crate::io::{self, BLOCK_BYTES, Backend, Disk, OnDisk};
+use crate::io::{self, Backend, Disk, DiskFile, OnDisk};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::recovery::reader::{self, ReadRequest};
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
 use crate::segment::active::Active;
 use crate::segment::dir;
+use crate::segment::method::{Method, Prealloc};
 use crate::segment::name::{PREPARED, SegmentName};
-use crate::segment::pipeline::{self, LeftOver, Pipeline};
+use crate::segment::pipeline::{self, LeftOver, Pipeline, Preparation};
 use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
 use crate::watermark::{self, Mover, Watermark};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// Zeros that opening writes behind the end of the log, at most: what comes after is cut to a segment that was
+/// prepared in the background.
+const OPEN_ZERO_BYTES_MAX: u64 = 32 << 20;
 
 /// What the handles and the submission thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub queue: Arc<Queue>,
     pub reads: Arc<Inbox<ReadRequest>>,
+    pub metrics: Arc<Metrics>,
     watermark: OnceLock<Watermark>,
     /// Why the submission thread is gone.
     gone: OnceLock<Error>,
@@ -54,13 +65,9 @@ impl Shared {
     }
 
     /// Tells everyone who waits, or will ask.
-    fn finish(&self, error: &Error) {
+    pub(super) fn finish(&self, error: &Error) {
         let error = self.gone.get_or_init(|| error.clone());
-        for request in self.queue.inbox.desert(error.clone()) {
-            if let Request::Append(append) = request {
-                append.reply.resolve(Err(error.clone()));
-            }
-        }
+        self.queue.desert(error);
         drop(self.reads.desert(error.clone()));
         if let Some(watermark) = self.watermark.get() {
             watermark.end(error);
@@ -84,6 +91,8 @@ pub(crate) struct Opened {
     pub watermark: Watermark,
     pub recovery: Recovery,
     pub backend: &'static str,
+    /// `None` when it is open for reading only.
+    pub method: Option<Method>,
 }
 
 /// Everything the submission thread needs.
@@ -105,8 +114,9 @@ pub(crate) fn job(
     let (opened, receiver) = oneshot::channel();
     let (done, disconnected) = flume::bounded(0);
     let shared = Arc::new(Shared {
-        queue: Arc::new(Queue::new(options.queue_bytes_max, options.record_bytes_max)),
+        queue: Arc::new(Queue::new(options.queue_limits())),
         reads: Arc::new(Inbox::new()),
+        metrics: Arc::default(),
         watermark: OnceLock::new(),
         gone: OnceLock::new(),
         done: disconnected,
@@ -118,29 +128,43 @@ impl Job {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
-}
 
-/// Runs a job on a thread of its own, on the disk that the options ask for.
-pub(crate) fn on_a_thread(job: Job) -> Result<()> {
-    let run = move || {
-        let shared = Arc::clone(&job.shared);
-        let done = job.done.clone();
-        let (backend, config) = (job.options.backend, job.options.disk_config());
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| io::run(backend, config, job)));
-        shared.finish(&match outcome {
-            Ok(Ok(())) => Error::closed(),
-            Ok(Err(error)) => {
-                Error::new(ErrorKind::Io, format!("setting up the {backend} backend failed"))
-                    .next("use Backend::Auto or Backend::Threads (--backend threads)")
-                    .because(error)
+    /// Runs it where its options say.
+    pub(crate) fn start(mut self) -> Result<()> {
+        let thread = match self.options.thread.take() {
+            Some(thread) => thread,
+            None => SubmissionThread::start(&self.options)?,
+        };
+        // The thread lives as long as a log on it.
+        self.options.thread = Some(thread.clone());
+        thread.run(self)
+    }
+
+    /// Tells whoever opens it that it cannot be.
+    pub(super) fn refuse(self, error: &Error) {
+        self.shared.finish(error);
+        let _ = self.opened.send(Err(error.clone()));
+    }
+
+    /// Runs it to its end; a panic of it ends only this log.
+    pub(super) async fn hosted<D: Disk>(self, disk: D) {
+        let (shared, done) = (Arc::clone(&self.shared), self.done.clone());
+        let mut run = Box::pin(self.run(disk));
+        let outcome = std::future::poll_fn(|context| {
+            match std::panic::catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
+                Ok(poll) => poll.map(Ok),
+                Err(panic) => std::task::Poll::Ready(Err(panic)),
             }
+        })
+        .await;
+        // What it holds, files and locks too, goes before anyone is told.
+        drop(run);
+        shared.finish(&match outcome {
+            Ok(()) => Error::closed(),
             Err(panic) => panicked(panic.as_ref()),
         });
         drop(done);
-    };
-    std::thread::Builder::new().name("seawal".into()).spawn(run).map(drop).map_err(|error| {
-        Error::new(ErrorKind::Io, "starting the submission thread failed").because(error)
-    })
+    }
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
@@ -157,7 +181,7 @@ impl OnDisk for Job {
     type Output = ();
 
     async fn run<D: Disk>(self, disk: D) {
-        let Job { dir, options, how, shared, opened, done } = self;
+        let Job { dir, options, how, shared, opened, done: _done } = self;
         let log = match how {
             How::Read => read_only(&disk, &dir, &options).await,
             _ => writable(&disk, &dir, &options, how, &shared).await,
@@ -171,16 +195,16 @@ impl OnDisk for Job {
             }
         };
         let Log { watermark, recovery, committer } = log;
+        let method = committer.as_ref().map(|committer| committer.active.method);
         shared.watermark.get_or_init(|| watermark.clone());
         disk.spawn(reader::serve(disk.clone(), Arc::clone(&shared.reads)));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
-        let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name() }));
+        let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
         match committer {
             Some(committer) => committer.run().await,
-            None => while !matches!(shared.queue.inbox.receive().await, Request::Close(_)) {},
+            None => drop(shared.queue.wait_close().await),
         }
         shared.finish(&Error::closed());
-        drop(done);
     }
 }
 
@@ -236,35 +260,78 @@ async fn writable<D: Disk>(
         group: scan.group,
     };
     shared.queue.set_order(Order { live: scan.replay.live.clone(), term: tail.term });
+    let buffers = options.thread.as_ref().map_or(usize::MAX, |t| t.config().buffer_count);
+    let geometry = file.geometry().map_err(|error| Error::io("asking", &newest.path, error))?;
+    let method = Method::choose(options.sync_method, options.packing, &geometry, &newest.path)?;
+    let preparation = Preparation {
+        segment_bytes: options.segment_bytes,
+        zero_fill: options.prealloc == Prealloc::ZeroFill && !geometry.copy_on_write,
+        direct: method.direct,
+    };
     let mut committer = Committer {
         dir: dir.to_owned(),
         limits: Limits {
             segment_bytes: options.segment_bytes,
-            // A group of many small appends shall not outgrow the segment it goes to.
-            group_bytes_max: (options.group_bytes_max as u64).min(options.segment_bytes / 2),
-            packing: options.packing,
+            in_flight_max: options.in_flight_max.min(buffers),
             idle_mark_after: options.idle_mark_after,
+            sync_interval: options.sync_interval,
         },
         queue: Arc::clone(&shared.queue),
+        policy: options.make_policy(),
+        metrics: Arc::clone(&shared.metrics),
+        spin: Spin::new(options.spin_limit()),
         mover,
         active: Active {
             disk: disk.clone(),
-            file,
-            path: newest.path.clone(),
+            file: Rc::new(file),
+            path: newest.path.clone().into(),
             seq: newest.name.seq,
+            // The end may lie within a block: the mark that brings it to a boundary goes through the page cache.
+            method: Method { direct: false, ..method },
             offset: scan.end.offset,
             allocated: repaired.allocated,
+            zeroed: 0,
         },
-        pipeline: Pipeline::start(disk.clone(), dir, options.segment_bytes),
+        pipeline: Pipeline::start(disk.clone(), dir, preparation),
         tail,
+        staged: scan.replay.live.clone(),
         head_end: 0,
         unproven: false,
+        flights: Flights::default(),
+        encoders: Vec::new(),
     };
-    if let Err(error) = committer.mark(MarkKind::Recovery).await {
-        committer.abandon().await;
-        return Err(error);
+    match make_ready(&mut committer, method, preparation).await {
+        Ok(()) => Ok(Log { watermark, recovery, committer: Some(committer) }),
+        Err(error) => {
+            committer.abandon().await;
+            Err(error)
+        }
     }
-    Ok(Log { watermark, recovery, committer: Some(committer) })
+}
+
+/// The last steps of opening: the mark of the new epoch, and space behind it that is quick to write to.
+async fn make_ready<D: Disk>(
+    committer: &mut Committer<D>,
+    method: Method,
+    preparation: Preparation,
+) -> Result<()> {
+    committer.mark(MarkKind::Recovery).await?;
+    let Active { file, path, offset, allocated, .. } = &committer.active;
+    let block = io::BLOCK_BYTES as u64;
+    let from = offset.next_multiple_of(method.boundary.max(block));
+    let to = (*allocated).min(from + OPEN_ZERO_BYTES_MAX) / block * block;
+    if preparation.zero_fill && from < to {
+        pipeline::zeros_past_the_cache(&**file);
+        pipeline::zero_rest(&**file, path, from..to).await?;
+        committer.active.zeroed = to;
+    }
+    let Active { file, path, offset, .. } = &committer.active;
+    // On a full disk the mark was left out, and the log may end within a block still: then this log goes on through the
+    // page cache.
+    let direct = method.direct && offset.is_multiple_of(method.boundary);
+    file.set_direct(direct).map_err(|error| Error::io("switching to direct I/O", path, error))?;
+    committer.active.method = Method { direct, ..method };
+    Ok(())
 }
 
 /// Whether the numbers in the log can be counted up. No log gets to their ends; bytes that somebody made may be there.
@@ -379,7 +446,9 @@ async fn create<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<()> 
         .map_err(|error| Error::io("syncing the parent directory", parent, error))?;
 
     let whose = LeftOver::MayBeAnothers;
-    let prepared = pipeline::prepare(disk, dir, options.segment_bytes, whose).await?;
+    let preparation =
+        Preparation { segment_bytes: options.segment_bytes, zero_fill: false, direct: false };
+    let prepared = pipeline::prepare(disk, dir, preparation, whose).await?;
     // Whoever created the log since we looked has let go of the prepared name.
     let outcome = match has_log(disk, dir).await {
         Ok(true) => Err(exists()),
@@ -400,6 +469,7 @@ async fn write_first_segment<D: Disk>(
     prepared: pipeline::Prepared<D::File>,
 ) -> Result<()> {
     let start = Position::new(Seq(0), 0);
+    let method = Method::buffered(options.packing, io::BLOCK_BYTES as u64);
     let place = Place {
         position: start,
         chain: Chain::default(),
@@ -409,13 +479,13 @@ async fn write_first_segment<D: Disk>(
         group: 1,
         first_index: 1,
         durable: start,
-        boundary: options.packing.boundary(BLOCK_BYTES as u64),
+        boundary: method.boundary,
     };
     let records =
         [Record::Metadata(options.metadata.clone()), Record::Snapshot(Snapshot::default())];
-    let mut encoder = GroupEncoder::new(&place, &records);
+    let mut encoder = GroupEncoder::new(&place, &records[..]);
     let name = SegmentName { seq: start.seq, index: 0 };
-    let (bytes, fill) = (encoder.bytes(), |buffer: &mut [u8]| encoder.fill(buffer));
+    let (bytes, fill) = (encoder.bytes(), |buffer: &mut [u8]| encoder.fill(&records[..], buffer));
     // The name becomes durable with the directory sync of the opening that follows, before anyone is told.
-    Active::begin(disk, prepared, dir, name, bytes, fill).await.map(drop)
+    Active::begin(disk, prepared, dir, name, method, bytes, fill).await.map(drop)
 }
