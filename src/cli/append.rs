@@ -17,8 +17,9 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::types::Start;
 use crate::wal::Wal;
-use crate::{Backend, Packing, Ticket};
+use crate::{Backend, Durability, Packing, Prealloc, SyncMethod, Ticket};
 use anyhow::{Context, anyhow, bail};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
@@ -28,7 +29,7 @@ use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
@@ -47,7 +48,7 @@ const PROGRESS_EVERY: u64 = 256;
 ///
 /// Each line is a record, without its newline; an empty line is an empty record, and a last line needs no newline.
 /// Many records are in flight at a time. Ends with the end of the input, when all of it is durable; a summary goes
-/// to stderr.
+/// to stderr. Times take the units us, ms and s.
 #[derive(Args, Debug)]
 pub(super) struct Append {
     /// The directory of the log; its parent must exist
@@ -55,8 +56,8 @@ pub(super) struct Append {
     /// How records stand in the input
     #[arg(long, value_enum, default_value = "line")]
     frame: Frame,
-    /// Print `READY <last durable index>`, then `ACK <index> <crc32c of the payload>` for each durable record, in
-    /// order, at once
+    /// Print `READY <last durable index>`, then `ACK <index> <crc32c of the payload>` for each durable record (with
+    /// `--durability written`, for each that the kernel has), in order, at once
     #[arg(long, conflicts_with = "json")]
     ack: bool,
     /// Print the summary as a JSON object on stdout
@@ -71,15 +72,38 @@ pub(super) struct Append {
     /// What runs the I/O
     #[arg(long, value_parser = args::backend(), default_value = "auto")]
     backend: Backend,
-    /// Where commits start and end
+    /// How commits become durable: fdatasync (a write through the page cache, then a sync), dsync (direct writes of
+    /// whole blocks, durable by themselves, several at a time), or auto: dsync where the file system can
+    #[arg(long, value_parser = args::sync_method(), default_value = "auto")]
+    sync: SyncMethod,
+    /// How the next segment is prepared: fallocate (its space is reserved), or zero-fill (and written with zeros,
+    /// which makes commits quicker and costs every byte a second write)
+    #[arg(long, value_parser = args::prealloc(), default_value = "zero-fill")]
+    prealloc: Prealloc,
+    /// Where commits start and end with `--sync fdatasync`; dsync always takes whole blocks
     #[arg(long, value_enum, default_value = "dense")]
     packing: PackingName,
+    /// Commits that may be written at the same time with `--sync dsync`, 1 to 32 [default: 4]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=32), value_name = "N")]
+    in_flight: Option<usize>,
+    /// A commit waits this long for more records, unless it is full [default: decided by measuring]
+    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    group_delay: Option<Duration>,
+    /// When a record is done
+    #[arg(long, value_enum, default_value = "durable")]
+    durability: DurabilityName,
+    /// With `--durability written`: what was written is durable at the latest after this time [default: 1s]
+    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    sync_interval: Option<Duration>,
     /// The largest record that is taken [default: 64Mi; at most 512Mi]
     #[arg(long, value_parser = args::size_in_memory, value_name = "BYTES", default_value = "64Mi", hide_default_value = true)]
     record_bytes_max: usize,
     /// Records that wait are committed together up to this size [default: 1Mi]
     #[arg(long, value_parser = args::size_in_memory, value_name = "BYTES")]
     group_bytes_max: Option<usize>,
+    /// Records that wait are committed together up to this many [default: no limit]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..), value_name = "N")]
+    group_records_max: Option<usize>,
     /// Where an existing log is read from when it is opened: beginning, latest (after the newest snapshot), or
     /// INDEX/TERM of a snapshot
     #[arg(long, value_parser = args::start, default_value = "beginning", value_name = "START")]
@@ -92,6 +116,23 @@ enum PackingName {
     Dense,
     /// At block boundaries
     Block,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DurabilityName {
+    /// On stable storage: it survives power loss
+    Durable,
+    /// The kernel has it: it survives the death of the process. The end of the input makes all durable
+    Written,
+}
+
+impl DurabilityName {
+    fn durability(self) -> Durability {
+        match self {
+            DurabilityName::Durable => Durability::Durable,
+            DurabilityName::Written => Durability::Written,
+        }
+    }
 }
 
 /// What the reader and the watcher tell the main thread.
@@ -118,7 +159,8 @@ impl Append {
             true => Wal::open_blocking(&self.dir, self.options())?,
             false => Wal::open_or_create_blocking(&self.dir, self.options())?,
         };
-        let mut acks = Acks::new(if self.ack { Some(output::stdout()?) } else { None })?;
+        let out = if self.ack { Some(output::stdout()?) } else { None };
+        let mut acks = Acks::new(out, self.durability.durability())?;
         acks.ready(wal.durable_index())?;
 
         let (sender, events) = flume::bounded(IN_FLIGHT_MAX);
@@ -140,7 +182,7 @@ impl Append {
         input.with_context(|| {
             format!("the input failed after {}, which are durable", acks.count_text())
         })?;
-        self.summary(&acks, wal.backend())?;
+        self.summary(&acks, &wal)?;
         Ok(Code::Success)
     }
 
@@ -149,6 +191,9 @@ impl Append {
             .backend(self.backend)
             .record_bytes_max(self.record_bytes_max)
             .start(self.start)
+            .sync_method(self.sync)
+            .prealloc(self.prealloc)
+            .durability(self.durability.durability())
             .packing(match self.packing {
                 PackingName::Dense => Packing::Dense,
                 PackingName::Block => Packing::Block,
@@ -158,6 +203,18 @@ impl Append {
         }
         if let Some(bytes) = self.group_bytes_max {
             options = options.group_bytes_max(bytes);
+        }
+        if let Some(records) = self.group_records_max {
+            options = options.group_records_max(records);
+        }
+        if let Some(groups) = self.in_flight {
+            options = options.in_flight_max(groups);
+        }
+        if let Some(delay) = self.group_delay {
+            options = options.group_delay(delay);
+        }
+        if let Some(interval) = self.sync_interval {
+            options = options.sync_interval(interval);
         }
         options
     }
@@ -202,9 +259,10 @@ impl Append {
         })
     }
 
-    fn summary(&self, acks: &Acks, backend: &str) -> anyhow::Result<()> {
+    fn summary(&self, acks: &Acks, wal: &Wal) -> anyhow::Result<()> {
         let rate = acks.records as f64 / acks.seconds.max(1e-9);
         let commit_us = |quantile| acks.commit_us.value_at_quantile(quantile);
+        let (backend, method) = (wal.backend(), wal.sync_method());
         if self.json {
             let mut out = output::stdout()?;
             let object = json!({
@@ -217,12 +275,13 @@ impl Append {
                 "commit_us_max": acks.commit_us.max(),
                 "last_index": acks.last_index,
                 "backend": backend,
+                "sync_method": method.to_string(),
             });
             writeln!(out, "{object}")?;
             out.flush()?;
         } else {
             exit::say(&format!(
-                "{}, {:.2} MB in {:.3} s: {rate:.0} appends/s; commit p50 {} µs, p99 {} µs; backend {backend}",
+                "{}, {:.2} MB in {:.3} s: {rate:.0} appends/s; commit p50 {} µs, p99 {} µs; backend {backend}, {method}",
                 acks.count_text(),
                 acks.bytes as f64 / 1e6,
                 acks.seconds,
@@ -271,22 +330,24 @@ fn progress() -> Option<ProgressBar> {
     Some(bar)
 }
 
-/// Waits for tickets in order, and tells and counts what became durable.
+/// Waits for tickets in order, and tells and counts what became durable, or written.
 struct Acks {
     out: Option<Stdout>,
+    wanted: Durability,
     began: Instant,
     seconds: f64,
     records: u64,
     bytes: u64,
     last_index: u64,
-    /// From accepted to durable.
+    /// From accepted to durable, or written.
     commit_us: Histogram<u64>,
 }
 
 impl Acks {
-    fn new(out: Option<Stdout>) -> anyhow::Result<Acks> {
+    fn new(out: Option<Stdout>, wanted: Durability) -> anyhow::Result<Acks> {
         Ok(Acks {
             out,
+            wanted,
             began: Instant::now(),
             seconds: 0.0,
             records: 0,
@@ -336,15 +397,10 @@ impl Acks {
     fn take(&mut self, accepted: Accepted) -> anyhow::Result<()> {
         let Accepted { mut ticket, at, bytes, crc } = accepted;
         let index = ticket.indexes().start;
-        let mut context = std::task::Context::from_waker(Waker::noop());
-        match Pin::new(&mut ticket).poll(&mut context) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => {
-                // What is durable is told before we wait for what is not.
-                self.flush()?;
-                ticket.wait_blocking()
-            }
-        }?;
+        match self.wanted {
+            Durability::Written => self.outcome_of(pin!(ticket.written()))?,
+            Durability::Durable => self.outcome_of(Pin::new(&mut ticket)).map(drop)?,
+        }
         let commit_us = u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.commit_us.saturating_record(commit_us);
         self.records += 1;
@@ -354,6 +410,22 @@ impl Acks {
             writeln!(out, "ACK {index} {crc:08x}").map_err(unread)?;
         }
         Ok(())
+    }
+
+    /// Waits; but first tells what is known already.
+    fn outcome_of<T>(
+        &mut self,
+        mut future: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> anyhow::Result<T> {
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        let outcome = match future.as_mut().poll(&mut context) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => {
+                self.flush()?;
+                pollster::block_on(future)
+            }
+        };
+        Ok(outcome?)
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

@@ -1,9 +1,11 @@
 //! Arguments that several commands take, and how their text is read.
 
 use crate::io::Backend;
+use crate::segment::method::{Prealloc, SyncMethod};
 use crate::types::Start;
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::time::Duration;
 
 /// How records stand in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,6 +64,39 @@ pub(super) fn size_in_memory(text: &str) -> Result<usize, String> {
     size(text)?.try_into().map_err(|_| "more bytes than memory can have".to_owned())
 }
 
+/// Longer times are mistakes.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Reads a time: `200us`, `5ms`, `1s`, `0`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 =
+        digits.parse().map_err(|_| "give a whole number and a unit, such as 200us, 5ms or 1s")?;
+    let duration = match &text[digits.len()..] {
+        "us" => Duration::from_micros(number),
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "" if number == 0 => Duration::ZERO,
+        "" => return Err("a unit is missing; use us, ms or s".to_owned()),
+        other => return Err(format!("no unit is called {other:?}; use us, ms or s")),
+    };
+    match duration <= DURATION_MAX {
+        true => Ok(duration),
+        false => Err("that is longer than a day".to_owned()),
+    }
+}
+
+/// Reads the name of a sync method.
+pub(super) fn sync_method() -> impl TypedValueParser<Value = SyncMethod> {
+    PossibleValuesParser::new(["auto", "fdatasync", "dsync"])
+        .try_map(|name| name.parse::<SyncMethod>())
+}
+
+/// Reads how segments are prepared.
+pub(super) fn prealloc() -> impl TypedValueParser<Value = Prealloc> {
+    PossibleValuesParser::new(["fallocate", "zero-fill"]).try_map(|name| name.parse::<Prealloc>())
+}
+
 /// Reads the name of a backend.
 pub(super) fn backend() -> impl TypedValueParser<Value = Backend> {
     PossibleValuesParser::new(["auto", "uring", "threads"]).try_map(|name| name.parse::<Backend>())
@@ -78,6 +113,19 @@ mod tests {
         }
         for text in ["", "k", "-1", "1.5M", "1MB", "99999999999G", "12é", "é"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let micros = Duration::from_micros;
+        let known = [("0", 0), ("0s", 0), ("200us", 200), ("5ms", 5_000), ("2s", 2_000_000)];
+        for (text, us) in known {
+            assert_eq!(duration(text), Ok(micros(us)), "{text}");
+        }
+        for text in ["", "5", "ms", "-1s", "1.5s", "1m", "2 s", "86401s", "99999999999999999999us"]
+        {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 
