@@ -6,7 +6,9 @@ mod common;
 
 use common::logs::{HANG, on_disk, segments, within};
 use common::{child, fixtures, require};
-use seawal::{Backend, Error, ErrorKind, Options, Reader, Result, Start, Verdict, Wal};
+use seawal::{
+    Backend, Durability, Error, ErrorKind, Options, Reader, Result, Start, SyncMethod, Verdict, Wal,
+};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,7 +29,9 @@ fn temp() -> TempDir {
 
 /// A log of several segments with records of 1000 bytes.
 fn make_log(dir: &Path) -> Vec<PathBuf> {
-    let wal = Wal::create_blocking(dir, options()).unwrap();
+    // As dense as etcd's, so that some indexes are in the first segment.
+    let options = options().sync_method(SyncMethod::Fdatasync);
+    let wal = Wal::create_blocking(dir, options).unwrap();
     for at in 0..60 {
         wal.append_blocking(vec![b'a' + at % 26; 1000]).unwrap();
     }
@@ -406,6 +410,7 @@ fn options_out_of_range() {
 fn options_at_their_limits() {
     for options in [
         options().lock_wait(Duration::MAX),
+        options().sync_interval(Duration::MAX).durability(Durability::Written),
         options().idle_mark_after(Some(Duration::MAX)),
         options().idle_mark_after(Some(Duration::ZERO)),
         options().idle_mark_after(None).group_bytes_max(4 << 10).queue_bytes_max(4 << 10),

@@ -5,64 +5,14 @@
 
 mod common;
 
+use common::etcd::{etcd, program};
 use common::logs::{self, Contents};
-use common::require;
 use seawal::{
-    Backend, ConfState, Entry, HardState, Options, Packing, Reader, Result, Snapshot, Start,
-    Verdict, Wal,
+    Backend, ConfState, Durability, Entry, HardState, Options, Packing, Prealloc, Reader, Result,
+    Snapshot, Start, SyncMethod, Verdict, Wal,
 };
-use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// The program, built once. `None`, and why, where it cannot be.
-fn program() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<std::result::Result<(TempDir, PathBuf), String>> = OnceLock::new();
-    match PROGRAM.get_or_init(build) {
-        Ok((_, path)) => Some(path),
-        Err(why) => {
-            require::skip("interop", why);
-            None
-        }
-    }
-}
-
-fn build() -> std::result::Result<(TempDir, PathBuf), String> {
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let path = dir.path().join("interop");
-    let output = Command::new("go")
-        .args(["build", "-o"])
-        .arg(&path)
-        .arg(".")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop"))
-        .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode"), ("GOFLAGS", "")])
-        .output()
-        .map_err(|error| format!("go does not run: {error}"))?;
-    if output.status.success() {
-        Ok((dir, path))
-    } else {
-        Err(format!("etcd's package does not build: {}", String::from_utf8_lossy(&output.stderr)))
-    }
-}
-
-/// Runs a command of the program, which must succeed, and gives its lines.
-#[track_caller]
-fn etcd(arguments: &[&str], dir: &Path, rest: &[&str]) -> Vec<Value> {
-    let program = program().expect("was asked for before");
-    let output = Command::new(program).args(arguments).arg(dir).args(rest).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let last = text.lines().last().unwrap_or_default();
-    assert!(
-        output.status.success(),
-        "etcd: {arguments:?} {rest:?}: {}: {last} {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 fn options() -> Options {
     Options::new().backend(Backend::Threads).segment_bytes(1 << 20)
@@ -139,20 +89,42 @@ struct Kind {
     write: fn(&Wal, &Path),
 }
 
+fn buffered() -> Options {
+    options().sync_method(SyncMethod::Fdatasync)
+}
+
 fn dense() -> Options {
-    options().packing(Packing::Dense).idle_mark_after(None)
+    buffered().packing(Packing::Dense).prealloc(Prealloc::Fallocate).idle_mark_after(None)
 }
 
 fn blocks() -> Options {
-    options().packing(Packing::Block).idle_mark_after(None)
+    buffered().packing(Packing::Block).idle_mark_after(None)
 }
+
+/// Where the file system has no direct I/O, this is another `dense`.
+fn direct() -> Options {
+    options().sync_method(SyncMethod::Auto).idle_mark_after(None)
+}
+
+fn small_direct_segments() -> Options {
+    direct().segment_bytes(32 << 10)
+}
+
+/// One of each way to write, with small segments.
+const SMALL: &[fn() -> Options] = &[
+    small_segments,
+    || small_segments().prealloc(Prealloc::ZeroFill),
+    || blocks().segment_bytes(16 << 10),
+    small_direct_segments,
+    || small_direct_segments().prealloc(Prealloc::Fallocate),
+];
 
 fn small_segments() -> Options {
     dense().segment_bytes(16 << 10)
 }
 
 fn with_idle_marks() -> Options {
-    options().idle_mark_after(Some(Duration::from_millis(1)))
+    buffered().idle_mark_after(Some(Duration::from_millis(1)))
 }
 
 fn plain(wal: &Wal, _: &Path) {
@@ -223,6 +195,40 @@ const KINDS: &[Kind] = &[
     },
     Kind { name: "metadata", options: || small_segments().metadata("meta"), write: many },
     Kind { name: "empty metadata", options: || small_segments().metadata(""), write: many },
+    Kind { name: "direct", options: direct, write: plain },
+    Kind { name: "many direct segments", options: small_direct_segments, write: many },
+    Kind {
+        name: "many direct segments without zeros",
+        options: || small_direct_segments().prealloc(Prealloc::Fallocate),
+        write: many,
+    },
+    Kind {
+        name: "idle marks, direct",
+        options: || direct().idle_mark_after(Some(Duration::from_millis(1))),
+        write: rests,
+    },
+    Kind {
+        name: "raft in small direct segments",
+        options: || direct().segment_bytes(16 << 10),
+        write: raft,
+    },
+    Kind { name: "large direct records", options: || direct().group_bytes_max(4096), write: large },
+    Kind {
+        name: "written before it is durable",
+        options: || {
+            let soon = Duration::from_millis(5);
+            small_direct_segments().durability(Durability::Written).sync_interval(soon)
+        },
+        write: many,
+    },
+    Kind {
+        name: "written before it is durable, dense",
+        options: || {
+            let soon = Duration::from_millis(5);
+            small_segments().durability(Durability::Written).sync_interval(soon)
+        },
+        write: many,
+    },
 ];
 
 /// Ends the writing: by closing, or by dropping the handle, which ends it in the background.
@@ -312,7 +318,8 @@ fn what_seawal_wrote_and_closed() {
 #[test]
 fn what_seawal_wrote_and_dropped() {
     if program().is_some() {
-        KINDS.iter().for_each(|kind| there_and_back(kind, false));
+        // Every other one: it takes long, and ends like any other.
+        KINDS.iter().step_by(2).for_each(|kind| there_and_back(kind, false));
     }
 }
 
@@ -321,11 +328,12 @@ fn what_etcd_wrote() {
     if program().is_none() {
         return;
     }
-    for (entries, size, segment) in
-        [(0, 0, 64000), (1, 1, 64000), (200, 300, 16384), (50, 70_000, 100_000)]
-    {
-        for packing in [Packing::Dense, Packing::Block] {
-            let name = format!("{entries} entries of {size} bytes by etcd, {packing:?}");
+    let cases = [(0, 0, 64000), (1, 1, 64000), (200, 300, 16384), (50, 70_000, 100_000)];
+    for (case, (entries, size, segment)) in cases.into_iter().enumerate() {
+        // Two ways each, so that every way has its turn.
+        for way in [case, case + 2].map(|way| way % SMALL.len()) {
+            let options = SMALL[way];
+            let name = format!("{entries} entries of {size} bytes by etcd, way {way}");
             let root = tempfile::tempdir().unwrap();
             let dir = &root.path().join("log");
             let arguments = ["create", "--segment-size", &segment.to_string()];
@@ -344,7 +352,7 @@ fn what_etcd_wrote() {
             let mut before = ours;
             for round in 0..3 {
                 let name = format!("{name}, round {round}");
-                let (wal, recovery) = open(dir, small_segments().packing(packing)).unwrap();
+                let (wal, recovery) = open(dir, options()).unwrap();
                 assert_eq!(recovery.verdict, Verdict::Clean, "{name}");
                 assert_eq!(Contents::of(&wal, &recovery).unwrap(), before, "{name}");
                 for _ in 0..30 {
@@ -371,7 +379,7 @@ fn from_a_snapshot() {
     if program().is_none() {
         return;
     }
-    for options in [small_segments as fn() -> Options, || blocks().segment_bytes(16 << 10)] {
+    for options in SMALL {
         let root = tempfile::tempdir().unwrap();
         let dir = &root.path().join("log");
         let wal = Wal::create_blocking(dir, options()).unwrap();
@@ -449,18 +457,17 @@ fn both_backends_write_the_same_kind_of_log() {
     if program().is_none() {
         return;
     }
-    for packing in [Packing::Dense, Packing::Block] {
+    for (way, options) in SMALL.iter().enumerate() {
         let root = tempfile::tempdir().unwrap();
         let dir = &root.path().join("log");
         let mut expected = Vec::new();
         for backend in [Backend::Threads, Backend::Auto, Backend::Threads, Backend::Auto] {
-            let with = || dense().packing(packing).segment_bytes(20 << 10).backend(backend);
-            let (wal, _) = Wal::open_or_create_blocking(dir, with()).unwrap();
+            let (wal, _) = Wal::open_or_create_blocking(dir, options().backend(backend)).unwrap();
             for _ in 0..25 {
                 wal.append_blocking(payload(wal.last_index() + 1, 1200)).unwrap();
             }
             wal.close_blocking().unwrap();
-            let ours = same_in_etcd(dir, Start::Beginning, &format!("{packing:?} {backend}"));
+            let ours = same_in_etcd(dir, Start::Beginning, &format!("way {way}, {backend}"));
             assert_eq!(ours.entries[..expected.len()], expected[..]);
             expected = ours.entries;
         }

@@ -143,13 +143,27 @@ fn feed(mut stdin: ChildStdin, seed: u64, run: u64, first: u64) {
     });
 }
 
+const BACKENDS: [&str; 2] = ["auto", "threads"];
+
+/// How commits become durable, and how segments are prepared. Where the file system has no direct I/O, `auto` does
+/// without.
+const WAYS: [&[&str]; 4] = [
+    &["--sync", "auto", "--prealloc", "zero-fill"],
+    &["--sync", "auto", "--prealloc", "fallocate"],
+    &["--sync", "fdatasync", "--packing", "dense", "--prealloc", "zero-fill"],
+    &["--sync", "fdatasync", "--packing", "block", "--prealloc", "fallocate"],
+];
+
 /// One life of the writer.
 fn run(dir: &Path, seed: u64, run: u64, random: &mut Random) -> Told {
-    let backend = ["auto", "threads"][(run % 2) as usize];
-    let packing = ["dense", "block"][(run / 2 % 2) as usize];
+    let backend = BACKENDS[(run % 2) as usize];
+    let way = WAYS[(run / 2 % WAYS.len() as u64) as usize];
     let segment = random.within(16 << 10..64 << 10).to_string();
-    let arguments =
-        ["--backend", backend, "--packing", packing, "--segment-size", &segment].map(str::to_owned);
+    let arguments: Vec<String> = ["--backend", backend, "--segment-size", &segment]
+        .iter()
+        .chain(way)
+        .map(|&word| word.to_owned())
+        .collect();
     let (writer, stdin) = Writer::start(dir, &arguments);
     if random.within(0..8) == 0 {
         // While it opens, or just after.

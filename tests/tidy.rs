@@ -10,13 +10,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("live", &[]),
     ("inbox", &[]),
+    ("metrics", &[]),
+    ("payload", &[]),
     ("format", &[]),
     ("io", &[]),
     ("tail", &["format"]),
     ("watermark", &["live"]),
-    ("options", &["format", "io"]),
+    // Of `wal` the handle of a thread, which is itself an option.
+    ("options", &["commit", "segment", "io", "wal"]),
     ("segment", &["io"]),
-    ("commit", &["segment", "format", "io", "watermark", "live", "tail", "inbox"]),
+    ("commit", &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload"]),
     ("recovery", &["segment", "format", "io", "watermark", "live", "inbox"]),
     (
         "wal",
@@ -30,6 +33,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "live",
             "tail",
             "inbox",
+            "metrics",
+            "payload",
             "options",
         ],
     ),
@@ -58,7 +63,9 @@ fn sources() -> Vec<Source> {
                 continue;
             }
             let name = path.file_name().unwrap().to_str().unwrap();
-            let is_test = name.ends_with("tests.rs") || name == "contract.rs";
+            let is_test = name.ends_with("tests.rs")
+                || name == "contract.rs"
+                || path.parent().is_some_and(|folder| folder.ends_with("tests"));
             if is_test || path.components().any(|part| part.as_os_str() == "pb") {
                 continue;
             }

@@ -2,37 +2,80 @@
 //!
 //! Each test here goes red when the line that keeps its promise is taken out; `docs/testing.md` says which is which.
 
+mod levels;
+mod proven;
+mod shared;
+mod window;
+mod zeros;
+
 use super::*;
 use crate::io::sim::{Crash, OpKind, Sim};
 use crate::io::{Disk, OnDisk};
 use crate::segment::dir;
+use crate::segment::method::{Packing, Prealloc};
 use crate::types::Start;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
+
+#[path = "image_tests.rs"]
+mod images;
 
 const DIR: &str = "/data/log";
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
+/// Through the page cache, packed: the way of etcd.
 fn options() -> Options {
     // Small, so that a short run has several cuts; a group takes more than one buffer now and then.
-    Options::new().segment_bytes(16 << 10).group_bytes_max(4 << 10)
+    Options::new()
+        .segment_bytes(16 << 10)
+        .group_bytes_max(4 << 10)
+        .sync_method(SyncMethod::Fdatasync)
+        .prealloc(Prealloc::Fallocate)
+}
+
+/// Past the page cache, several groups in flight.
+fn direct() -> Options {
+    options().sync_method(SyncMethod::Dsync).segment_bytes(48 << 10)
+}
+
+fn modes() -> [Options; 5] {
+    [
+        options(),
+        options().packing(Packing::Block).prealloc(Prealloc::ZeroFill).segment_bytes(32 << 10),
+        direct(),
+        // A group fits into one buffer.
+        direct().prealloc(Prealloc::ZeroFill).segment_bytes(32 << 10).group_bytes_max(16 << 10),
+        direct().in_flight_max(1).group_delay(Duration::from_micros(300)),
+    ]
+}
+
+/// For stories.
+fn mode(options: &Options) -> String {
+    let Options { sync_method, packing, prealloc, in_flight_max, .. } = options;
+    format!("{sync_method}, {packing:?}, {prealloc}, {in_flight_max} in flight")
 }
 
 fn machine(seed: u64) -> Sim {
     let sim = Sim::new(seed);
     sim.create_dir("/data");
+    // Writes in flight overtake each other.
+    sim.set_latency_spread(OpKind::Write, Duration::from_micros(60));
+    // Some cuts have to hurry the filler.
+    sim.set_latency_spread(OpKind::WriteZeros, Duration::from_micros(400));
     sim
 }
 
 async fn start_on(sim: &Sim, options: Options, how: How) -> Result<(Wal, Recovery)> {
     options.check()?;
     let disk = sim.disk(options.disk_config());
+    let durability = options.durability;
     let (job, opened) = engine::job(Path::new(DIR), options, how);
     let closer = closer_of(&job);
     disk.clone().spawn(job.run(disk));
-    handle(closer, opened).await
+    handle(closer, opened, durability).await
 }
 
 /// One call that appends, and what it makes of the log.
@@ -91,7 +134,7 @@ type Shared<T> = Rc<RefCell<T>>;
 /// Submits a call and notes it; awaiting the result notes the ack.
 async fn call(wal: &Wal, known: &Shared<Known>, call: Call) -> Result<()> {
     let content = match call.clone() {
-        Call::Append(payloads) => Content::Plain(payloads),
+        Call::Append(payloads) => Content::many(payloads),
         Call::Save(first, term, payloads) => {
             let entry = |(index, data)| Entry { index, term, data, ..Entry::default() };
             Content::Save(HardState::default(), (first..).zip(payloads).map(entry).collect())
@@ -126,8 +169,8 @@ fn payload(tag: u64, bytes: usize) -> Bytes {
 }
 
 /// A life of a log: appends alone and side by side, a batch, hard states, a conflict, cuts, an idle time, a record
-/// larger than a segment.
-async fn life(sim: Sim, options: Options, known: Shared<Known>, tag: u64) -> Result<()> {
+/// larger than a segment. Says what it took.
+async fn life(sim: Sim, options: Options, known: Shared<Known>, tag: u64) -> Result<Stats> {
     let (wal, _) = start_on(&sim, options, How::OpenOrCreate).await?;
     known.borrow_mut().created = true;
     let tag = tag * 1000;
@@ -146,7 +189,7 @@ async fn life(sim: Sim, options: Options, known: Shared<Known>, tag: u64) -> Res
     call(&wal, &known, one(40, 20_000)).await?;
     side_by_side(&wal, &known, (50..54).map(|n| one(n, 2500)).collect()).await?;
     wal.close().await?;
-    Ok(())
+    Ok(wal.stats())
 }
 
 /// All submitted before any is awaited.
@@ -215,22 +258,18 @@ fn operations_of_a_life(options: &Options) -> u64 {
     sim.operations()
 }
 
-fn modes() -> [Options; 2] {
-    [options(), options().packing(crate::Packing::Block)]
-}
-
 /// P1, P2: power is lost before any operation of a life, and again before any operation of the recovery's own life.
 #[test]
 fn power_loss_at_every_operation() {
     for options in modes() {
         let total = operations_of_a_life(&options);
-        assert!(total > 80, "a life has {total} operations");
+        assert!(total > 60, "a life has {total} operations");
         for (crash, seeds) in
             [(Crash::LoseUnsynced, 1), (Crash::KeepUnsynced, 1), (Crash::Sectors, 2)]
         {
             for (at, seed) in (1..=total + 1).flat_map(|at| (0..seeds).map(move |seed| (at, seed)))
             {
-                let story = format!("{:?}, {crash:?}, seed {seed}, crash at {at}", options.packing);
+                let story = format!("{}, {crash:?}, seed {seed}, crash at {at}", mode(&options));
                 let sim = machine(seed);
                 let known = Shared::<Known>::default();
                 let run = life(sim.clone(), options.clone(), known.clone(), 1);
@@ -256,7 +295,7 @@ fn power_loss_during_recovery() {
         for at in (1..=total).step_by(9) {
             for during in 1..40 {
                 let story =
-                    format!("{:?}, crash at {at}, then {during} into recovery", options.packing);
+                    format!("{}, crash at {at}, then {during} into recovery", mode(&options));
                 let sim = machine(at * 41 + during);
                 let known = Shared::<Known>::default();
                 let run = life(sim.clone(), options.clone(), known.clone(), 1);
@@ -282,7 +321,7 @@ fn process_death_then_power_loss() {
     for options in modes() {
         let total = operations_of_a_life(&options);
         for at in 1..=total + 1 {
-            let story = format!("{:?}, killed at {at}", options.packing);
+            let story = format!("{}, killed at {at}", mode(&options));
             let sim = machine(at);
             let known = Shared::<Known>::default();
             let run = life(sim.clone(), options.clone(), known.clone(), 1);
@@ -374,7 +413,7 @@ fn recovery_does_not_believe_the_page_cache() {
 #[test]
 fn what_a_failed_sync_left_in_the_page_cache_stays_dead() {
     for append_after in [false, true] {
-        for packing in modes() {
+        for packing in [options(), options().packing(Packing::Block)] {
             let sim = machine(1);
             let known = Shared::<Known>::default();
             sim.block_on(async {
@@ -648,6 +687,52 @@ fn log_opens_on_a_full_disk() {
         assert_eq!(recovery.last_index, Some(1));
         assert_eq!(collect(wal.read(..)).await.unwrap().len(), 1);
     });
+}
+
+/// What was only written is synced after a while. Until that sync, or the write before it, comes back, there is nothing
+/// to do: once, the loop looked at the clock again and again meanwhile.
+#[test]
+fn loop_sleeps_while_a_late_sync_is_under_way() {
+    for options in modes() {
+        for interval in [0, 10, 500] {
+            let sim = machine(1);
+            sim.set_latency(OpKind::Sync, Duration::from_millis(20));
+            sim.set_latency(OpKind::Write, Duration::from_millis(2));
+            let options = options
+                .clone()
+                .durability(Durability::Written)
+                .sync_interval(Duration::from_micros(interval));
+            sim.block_on(async {
+                let (wal, _) = start_on(&sim, options, How::OpenOrCreate).await.unwrap();
+                for n in 0..40 {
+                    wal.append(payload(n, 1500)).await.unwrap();
+                }
+                sim.disk(Options::new().disk_config()).sleep(Duration::from_millis(100)).await;
+                assert_eq!(wal.durable_index(), 40);
+                wal.close().await.unwrap();
+            });
+        }
+    }
+}
+
+/// A cut and a close wait for what was only written. Once, nothing was in flight and nobody asked for the sync, so they
+/// waited for ever.
+#[test]
+fn what_was_only_written_does_not_hold_up_a_cut_or_the_end() {
+    for options in modes() {
+        let sim = machine(1);
+        let options =
+            options.durability(Durability::Written).sync_interval(Duration::from_secs(3600));
+        sim.block_on(async {
+            let (wal, _) = start_on(&sim, options, How::OpenOrCreate).await.unwrap();
+            for n in 0..60 {
+                wal.append(payload(n, 1500)).await.unwrap();
+            }
+            assert_eq!(wal.close().await.unwrap(), 60);
+        });
+        assert!(sim.now() < Duration::from_secs(1), "{:?}", sim.now());
+        assert!(sim.list_dir(DIR).unwrap().len() > 1);
+    }
 }
 
 /// The pipeline prepares segments ahead: with a slow allocation, an append across a cut takes no longer for it.

@@ -3,6 +3,7 @@
 pub(crate) mod child;
 #[cfg(feature = "cli")]
 pub(crate) mod cli;
+pub(crate) mod etcd;
 pub(crate) mod fixtures;
 pub(crate) mod logs;
 pub(crate) mod require;
