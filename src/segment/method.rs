@@ -15,7 +15,7 @@ pub enum SyncMethod {
     #[default]
     Auto,
     /// A write through the page cache, then `fdatasync`: two operations, one group at a time. Groups can be packed as
-    /// densely as etcd's ([`Packing::Dense`](crate::Packing::Dense)).
+    /// densely as etcd's ([`Packing::Dense`]).
     Fdatasync,
     /// One direct write that returns when it is durable (`O_DIRECT`, `RWF_DSYNC`). Groups take whole blocks, so that
     /// no durable byte is ever written again, and several can be in flight
