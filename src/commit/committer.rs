@@ -221,7 +221,10 @@ impl<D: Disk> Committer<D> {
                     apply(live, group.get(at), start.after(offset));
                 }
             });
-            self.encoders.push(encoder);
+            // A barrier brought none.
+            if end > start {
+                self.encoders.push(encoder);
+            }
             self.policy.committed(&GroupCommit {
                 now,
                 appends: group.appends,

@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
-/// Groups kept to be used again.
-const SPARE_GROUPS_MAX: usize = 64;
+/// Groups kept to be used again: more than are on their way at a time. Each keeps up to a MiB.
+const SPARE_GROUPS_MAX: usize = 8;
 
 /// Limits of the queue and of the groups that form in it.
 #[derive(Clone, Copy, Debug)]
@@ -483,9 +483,15 @@ impl Queue {
 
     /// Everything fails that is not answered, and whatever comes after it.
     pub(crate) fn fail(&self, error: &Error) {
-        let mut state = self.lock();
+        self.end(self.lock(), error);
+    }
+
+    fn end(&self, mut state: MutexGuard<'_, State>, error: &Error) {
         state.ended = Some(error.clone());
+        // Room that is with groups in flight does not come back.
+        let turn = state.rooms.open();
         self.fail_all(state, error);
+        turn.for_each(wake);
     }
 
     fn fail_all(&self, mut state: MutexGuard<'_, State>, error: &Error) {
@@ -530,10 +536,9 @@ impl Queue {
     /// Like [`Queue::fail`], when the committer is gone for good.
     pub(crate) fn desert(&self, error: &Error) {
         let mut state = self.lock();
-        state.ended = Some(error.clone());
         state.deserted = true;
         let reply = state.close.take();
-        self.fail_all(state, error);
+        self.end(state, error);
         drop(reply);
     }
 }
@@ -712,5 +717,24 @@ mod tests {
         assert!(queue.take_close().is_none());
         let _group = queue.take_group();
         assert!(queue.take_close().is_some());
+    }
+
+    /// All room was with groups in flight when the log failed: whoever waited for room waited for ever.
+    #[test]
+    fn who_waits_for_room_is_told_of_the_failure() {
+        let queue = queue();
+        let _tickets: Vec<_> = (0..8).map(|_| one(&queue, 1).unwrap()).collect();
+        let _in_flight: Vec<_> = std::iter::from_fn(|| queue.take_group()).collect();
+        let append = || Box::pin(queue.append(Content::one("x"), Durability::Durable));
+        let mut waiting = [append(), append()];
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.iter_mut().all(|wait| wait.as_mut().poll(&mut context).is_pending()));
+        queue.fail(&Error::poisoned(&Error::new(ErrorKind::Io, "no")));
+        for wait in &mut waiting {
+            let Poll::Ready(outcome) = wait.as_mut().poll(&mut context) else {
+                panic!("nobody will give room back");
+            };
+            assert!(outcome.unwrap_err().is_poisoned());
+        }
     }
 }

@@ -20,15 +20,15 @@ impl<D: Disk> Committer<D> {
     /// group that fits into a write buffer is encoded into one at once.
     pub(super) async fn stage(&mut self, writing: usize) -> Option<(Flight, Option<D::Buf>)> {
         let group = self.queue.take_group()?;
-        if !self.has_space(group.bytes_max) {
-            // It has grown since it was looked at.
-            self.queue.put_back(group);
-            return None;
-        }
         if group.is_barrier() {
             // It is answered when everything before it is durable.
             let flight = self.begin(group, GroupEncoder::default(), Persist::Now, writing);
             self.flights.came_back(flight);
+            return None;
+        }
+        if !self.has_space(group.bytes_max) {
+            // It has grown since it was looked at.
+            self.queue.put_back(group);
             return None;
         }
         let first_index = (0..group.count()).find_map(|at| match group.get(at) {

@@ -337,6 +337,30 @@ fn cut_makes_durable_what_was_written() {
     }
 }
 
+/// `sync` where the segment has no room for another group: a barrier needs none. Once it was put back for ever, and the
+/// submission thread turned round and round.
+#[test]
+fn barrier_needs_no_space() {
+    for options in modes() {
+        let options = options.idle_mark_after(None);
+        let story = mode(&options);
+        let sim = machine(1);
+        let known = Shared::<Known>::default();
+        sim.block_on(async {
+            let (wal, quick) = open(&sim, &options, &known).await;
+            for n in 1..=60 {
+                quick.append(unacked(&known, n, 500)).await.unwrap();
+                wal.sync().await.unwrap();
+                assert_eq!(wal.durable_index(), n, "{story}");
+            }
+            assert!(wal.stats().cuts > 0, "{story}");
+            all_acked(&known);
+        });
+        sim.power_loss(Crash::LoseUnsynced);
+        check(&sim, options, &known, &story);
+    }
+}
+
 /// A full queue refuses `try_append`, which takes no index and no room; other appends wait, first come first served, and
 /// one that is given up lets the next pass.
 #[test]
