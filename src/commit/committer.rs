@@ -278,7 +278,7 @@ impl<D: Disk> Committer<D> {
             now: self.active.disk.now(),
             appends: waiting.appends,
             bytes: waiting.bytes,
-            full: waiting.groups > 1 || waiting.closing,
+            full: waiting.full || waiting.closing,
             in_flight: writing + usize::from(syncing),
             appends_in_flight: self.flights.appends(),
             in_flight_max: window,

@@ -49,6 +49,8 @@ pub(crate) struct Waiting {
     /// Calls and bytes in the oldest.
     pub appends: usize,
     pub bytes: u64,
+    /// It takes no more calls.
+    pub full: bool,
     /// Somebody in it waits for the disk.
     pub wants_disk: bool,
     /// It holds nothing but the wish that all before it be durable.
@@ -277,11 +279,12 @@ impl Queue {
         self.enter(content, wanted, room, true, None).expect("the room was taken")
     }
 
-    /// Counts a call that joined a group, and wakes the committer if that is what he waits for.
+    /// Counts a call that joined a group, and wakes the committer if that is what he waits for, or if waiting longer
+    /// brings the oldest group nothing.
     fn joined(&self, mut state: MutexGuard<'_, State>) {
         let waiting = self.appends.load(Ordering::Relaxed) + 1;
         self.appends.store(waiting, Ordering::Release);
-        if waiting >= state.wake_at
+        if (waiting >= state.wake_at || state.oldest_is_full(&self.limits))
             && let Some(committer) = state.committer.take()
         {
             drop(state);
@@ -365,6 +368,15 @@ impl State {
         content.move_to(group, &mut self.order)
     }
 
+    /// Nothing more can join the oldest group.
+    fn oldest_is_full(&self, limits: &Limits) -> bool {
+        self.forming.len() > 1
+            || self.forming.front().is_some_and(|group| {
+                group.room.records >= limits.group_records_max
+                    || group.bytes_max >= limits.group_bytes_max
+            })
+    }
+
     fn begin_group(&mut self) {
         let number = self.waiters.begin();
         self.forming.push_back(self.spare.pop().unwrap_or_default().reset(number));
@@ -395,6 +407,7 @@ impl Queue {
             groups: state.forming.len(),
             appends: oldest.map_or(0, |group| group.appends),
             bytes: oldest.map_or(0, |group| group.bytes_max),
+            full: state.oldest_is_full(&self.limits),
             wants_disk: oldest.is_some_and(|group| group.wants_disk),
             barrier: oldest.is_some_and(Group::is_barrier),
             closing: state.close.is_some(),
@@ -406,10 +419,11 @@ impl Queue {
         self.appends.load(Ordering::Acquire)
     }
 
-    /// Ready as soon as so many calls wait, or the log is to be closed.
+    /// Ready as soon as so many calls wait, or the oldest group is full, or the log is to be closed.
     pub(crate) fn poll_waiting(&self, appends: usize, context: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if self.appends.load(Ordering::Relaxed) >= appends || state.close.is_some() {
+        let due = self.appends.load(Ordering::Relaxed) >= appends;
+        if due || state.oldest_is_full(&self.limits) || state.close.is_some() {
             state.committer = None;
             return Poll::Ready(());
         }

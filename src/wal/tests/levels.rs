@@ -337,6 +337,25 @@ fn cut_makes_durable_what_was_written() {
     }
 }
 
+/// A group that holds as many records as it may does not wait for the rest of `group_delay`.
+#[test]
+fn full_group_does_not_wait() {
+    for options in modes() {
+        let options = options.group_delay(Duration::from_millis(50)).group_records_max(4);
+        let story = mode(&options);
+        let sim = machine(1);
+        sim.block_on(async {
+            let (wal, _) = start_on(&sim, options, How::OpenOrCreate).await.unwrap();
+            let begun = sim.now();
+            join_all((1..=4).map(|n| wal.append(payload(n, 50)))).await;
+            assert!(sim.now() - begun < Duration::from_millis(5), "{story}");
+            wal.append("alone").await.unwrap();
+            assert!(sim.now() - begun > Duration::from_millis(50), "{story}");
+            wal.close().await.unwrap();
+        });
+    }
+}
+
 /// `sync` where the segment has no room for another group: a barrier needs none. Once it was put back for ever, and the
 /// submission thread turned round and round.
 #[test]
