@@ -48,6 +48,8 @@ mod payload;
 mod recovery;
 mod segment;
 mod tail;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod types;
 mod wal;
 mod watermark;

@@ -19,7 +19,8 @@ use crate::segment::method::{Method, SyncMethod};
 use crate::types::{Entry, HardState, Snapshot};
 use crate::watermark::Watermark;
 use bytes::Bytes;
-use engine::{How, Opened, Shared};
+pub(crate) use engine::How;
+use engine::{Opened, Shared};
 use std::future::Future;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
@@ -469,7 +470,11 @@ impl Reader {
     /// Those of [`Wal::open`], except those of locking and writing.
     pub async fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Reader, Recovery)> {
         let (wal, recovery) = start(dir.as_ref(), options, How::Read).await?;
-        Ok((Reader { handle: wal.handle }, recovery))
+        Ok((Reader::of(wal), recovery))
+    }
+
+    pub(crate) fn of(wal: Wal) -> Reader {
+        Reader { handle: wal.handle }
     }
 
     /// See [`Reader::open`]; blocks the thread.
@@ -528,6 +533,22 @@ async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal, Recovery)
     let (job, opened) = engine::job(dir, options, how);
     let closer = closer_of(&job);
     job.start()?;
+    handle(closer, opened, durability).await
+}
+
+/// As [`start`], as a task of a disk whose thread this is.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) async fn start_on<D: crate::io::Disk>(
+    disk: D,
+    dir: &Path,
+    options: Options,
+    how: How,
+) -> Result<(Wal, Recovery)> {
+    use crate::io::OnDisk;
+    let durability = options.durability;
+    let (job, opened) = engine::job(dir, options, how);
+    let closer = closer_of(&job);
+    disk.clone().spawn(job.run(disk));
     handle(closer, opened, durability).await
 }
 

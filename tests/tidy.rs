@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "options",
         ],
     ),
+    ("testing", &["wal", "options", "io"]),
     ("cli", &["wal", "recovery", "format", "io", "segment", "options", "live"]),
 ];
 

@@ -47,7 +47,8 @@ mod zeros;
 
 #[cfg(test)]
 mod contract;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "`testing` makes it public"))]
 pub(crate) mod sim;
 
 pub(crate) use buf::AlignedBuf;

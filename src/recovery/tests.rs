@@ -359,7 +359,7 @@ fn what_no_mark_vouches_for_is_copied_before_it_is_cut() {
         Ok(())
     };
     for at in 1..100 {
-        for crash in [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Sectors] {
+        for crash in [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Random] {
             let sim = Sim::new(at);
             sim.write_file(FIRST, torn.clone());
             let finished =

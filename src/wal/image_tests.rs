@@ -152,7 +152,7 @@ fn etcd_reads_what_a_crash_left() {
     let mut sums = Sums::default();
     for (way, options) in ways().into_iter().enumerate() {
         let total = operations_of_a_life(&options);
-        for crash in [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Sectors] {
+        for crash in [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Random] {
             for n in 0..CRASHES {
                 let at = 1 + total / CRASHES * n + (n * 7 + way as u64) % (total / CRASHES);
                 let story = format!("way {way}, {}, {crash:?}, crash at {at}", mode(&options));

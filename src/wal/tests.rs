@@ -9,8 +9,8 @@ mod window;
 mod zeros;
 
 use super::*;
+use crate::io::Disk;
 use crate::io::sim::{Crash, OpKind, Sim};
-use crate::io::{Disk, OnDisk};
 use crate::segment::dir;
 use crate::segment::method::{Packing, Prealloc};
 use crate::types::Start;
@@ -70,12 +70,7 @@ fn machine(seed: u64) -> Sim {
 
 async fn start_on(sim: &Sim, options: Options, how: How) -> Result<(Wal, Recovery)> {
     options.check()?;
-    let disk = sim.disk(options.disk_config());
-    let durability = options.durability;
-    let (job, opened) = engine::job(Path::new(DIR), options, how);
-    let closer = closer_of(&job);
-    disk.clone().spawn(job.run(disk));
-    handle(closer, opened, durability).await
+    super::start_on(sim.disk(options.disk_config()), Path::new(DIR), options, how).await
 }
 
 /// One call that appends, and what it makes of the log.
@@ -265,7 +260,7 @@ fn power_loss_at_every_operation() {
         let total = operations_of_a_life(&options);
         assert!(total > 60, "a life has {total} operations");
         for (crash, seeds) in
-            [(Crash::LoseUnsynced, 1), (Crash::KeepUnsynced, 1), (Crash::Sectors, 2)]
+            [(Crash::LoseUnsynced, 1), (Crash::KeepUnsynced, 1), (Crash::Random, 2)]
         {
             for (at, seed) in (1..=total + 1).flat_map(|at| (0..seeds).map(move |seed| (at, seed)))
             {
@@ -300,12 +295,12 @@ fn power_loss_during_recovery() {
                 let known = Shared::<Known>::default();
                 let run = life(sim.clone(), options.clone(), known.clone(), 1);
                 let _ = sim.block_on_until(at, run);
-                sim.power_loss(Crash::Sectors);
+                sim.power_loss(Crash::Random);
                 let open = start_on(&sim, options.clone(), How::Open);
                 let opened = sim.block_on_until(sim.operations() + during, open);
                 let finished = opened.is_some();
                 drop(opened);
-                sim.power_loss(Crash::Sectors);
+                sim.power_loss(Crash::Random);
                 check(&sim, options.clone(), &known, &story);
                 if finished {
                     break;
@@ -856,7 +851,7 @@ fn what_was_cut_stays_dead() {
                 disk.sleep(Duration::from_micros(60 + seed % 5 * 20)).await;
                 std::mem::forget(wal);
             });
-            sim.power_loss(Crash::Sectors);
+            sim.power_loss(Crash::Random);
             check(&sim, options(), &known, &format!("seed {seed}, round {round}"));
         }
     }
@@ -884,7 +879,7 @@ fn cut_is_durable_before_the_recovery_mark() {
         let sim = machine(seed);
         sim.write_file(&path, bytes.clone());
         let _ = sim.block_on_until(at, start_on(&sim, options(), How::Open));
-        sim.power_loss(Crash::Sectors);
+        sim.power_loss(Crash::Random);
         let outcome = sim.block_on(start_on(&sim, options(), How::Open));
         let (_, recovery) =
             outcome.unwrap_or_else(|error| panic!("crash at {at}, seed {seed}: {error}"));
@@ -934,7 +929,7 @@ fn interrupted_create_can_be_repeated() {
         let sim = machine(at);
         let create = start_on(&sim, options(), How::Create);
         let finished = sim.block_on_until(at, create).is_some();
-        sim.power_loss(Crash::Sectors);
+        sim.power_loss(Crash::Random);
         let again = sim.block_on(start_on(&sim, options(), How::OpenOrCreate));
         let (wal, recovery) = again.unwrap_or_else(|error| panic!("crash at {at}: {error}"));
         assert_eq!(recovery.last_index, None);
@@ -953,7 +948,7 @@ fn same_seed_same_trace() {
         let sim = machine(seed);
         let known = Shared::<Known>::default();
         let _ = sim.block_on_until(60, life(sim.clone(), options(), known.clone(), 1));
-        sim.power_loss(Crash::Sectors);
+        sim.power_loss(Crash::Random);
         check(&sim, options(), &known, "replay");
         sim.trace()
     };

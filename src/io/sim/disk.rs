@@ -182,6 +182,7 @@ impl SimFile {
             offset,
             persist,
             error: admission.error,
+            op,
         };
         match self.process.fly(Flight::Write { write, buf }, admission.latency).await {
             Outcome::Written(result, buf) => (result, buf),

@@ -7,22 +7,38 @@ use std::time::Duration;
 
 use super::rng::Rng;
 
+/// A write that chance makes short takes anything up to this.
+const SHORT_WRITE_MAX: usize = 8 << 10;
+
 /// The kinds of operations that are counted, traced and can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum OpKind {
+#[non_exhaustive]
+pub enum OpKind {
+    /// Of a file, also to create it.
     Open,
+    /// Of a piece of a file.
     Read,
+    /// Of a piece of a file.
     Write,
-    /// A piece of `write_zeros`.
+    /// A write of zeros, by which space is prepared.
     WriteZeros,
+    /// The same by the device alone (`FALLOC_FL_WRITE_ZEROES`).
     ZeroRange,
+    /// `fdatasync` of a file.
     Sync,
+    /// `fallocate`.
     Allocate,
+    /// `ftruncate`.
     Truncate,
+    /// Of a file.
     Rename,
+    /// Of a file's name.
     Remove,
+    /// Of one directory.
     CreateDir,
+    /// `fsync` of a directory.
     SyncDir,
+    /// Of the names in a directory.
     List,
 }
 
@@ -48,11 +64,15 @@ impl fmt::Display for OpKind {
 
 /// One operation, as it was submitted. Prints as `write /log/0.wal offset=0 len=512 at=20µs` (and `error=5`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TraceEntry {
+#[non_exhaustive]
+pub struct TraceEntry {
+    /// Its kind.
     pub op: OpKind,
     /// The name under which the file was opened.
     pub path: PathBuf,
+    /// What it is about, in words: the offset, the length.
     pub detail: String,
+    /// When it was submitted.
     pub at: Duration,
     /// The injected error, if any; errors that follow from the disk's state are not here.
     pub error: Option<i32>,
@@ -85,6 +105,8 @@ pub(super) struct Faults {
     /// Operations of a kind that are still to come before the one that is meant, and what happens to that one.
     of_kind: Vec<(OpKind, u64, Fate)>,
     short_write: Option<usize>,
+    /// What happens to an operation of a kind now and then: once in so many.
+    rates: Vec<(OpKind, u32, Rate)>,
     /// The operation of this number is not begun any more.
     halt_at: Option<u64>,
 }
@@ -94,6 +116,15 @@ pub(super) struct Faults {
 enum Fate {
     Fails(i32),
     Takes(Duration),
+}
+
+/// What happens to an operation by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rate {
+    Fails(i32),
+    Takes(Duration),
+    /// A write takes a part of its bytes.
+    Short,
 }
 
 /// What to do with an operation that begins.
@@ -125,6 +156,7 @@ impl Faults {
             by_kind: Vec::new(),
             of_kind: Vec::new(),
             short_write: None,
+            rates: Vec::new(),
             halt_at: None,
         }
     }
@@ -154,6 +186,17 @@ impl Faults {
         for fate in fates {
             if let Fate::Takes(time) = fate {
                 latency = time;
+            }
+        }
+        let (mut error, mut bytes_max) = (error, bytes_max);
+        for &(kind, once_in, rate) in &self.rates {
+            if kind != op || !self.rng.once_in(once_in) {
+                continue;
+            }
+            match rate {
+                Rate::Fails(errno) => error = error.or(Some(errno)),
+                Rate::Takes(time) => latency = time,
+                Rate::Short => bytes_max = Some(self.rng.up_to(SHORT_WRITE_MAX)),
             }
         }
         self.trace.push(TraceEntry { op, path: path.to_owned(), detail, at, error });
@@ -207,16 +250,21 @@ impl Faults {
         self.of_kind.push((op, n, Fate::Takes(latency)));
     }
 
+    pub(super) fn at_random(&mut self, op: OpKind, once_in: u32, rate: Rate) {
+        self.rates.push((op, once_in, rate));
+    }
+
     pub(super) fn short_write_next(&mut self, bytes_max: usize) {
         self.short_write = Some(bytes_max);
     }
 
-    /// Forgets the faults that have not happened.
+    /// Forgets the faults that have not happened, and those of chance.
     pub(super) fn clear(&mut self) {
         self.by_number.clear();
         self.by_kind.clear();
         self.of_kind.clear();
         self.short_write = None;
+        self.rates.clear();
     }
 
     pub(super) fn pending(&self) -> usize {

@@ -21,7 +21,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 pub(super) use self::flight::{Flight, FlightId, Outcome, Write};
-use super::node::{Crash, DirEffect, DirNode, FileNode, NodeId, Written};
+use super::fate::{Everything, Fate, Nothing};
+use super::node::{Crash, DirEffect, DirNode, FileNode, NodeId, PowerLoss, Written};
 use super::rng::Rng;
 use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry, Persist};
 
@@ -32,6 +33,7 @@ const ROOT: NodeId = 0;
 
 pub(super) type DescriptionId = u64;
 
+#[derive(Clone)]
 enum Node {
     File(FileNode),
     Dir(DirNode),
@@ -66,6 +68,8 @@ pub(super) struct Model {
     /// Counts the deaths of the process: handles of an earlier life are dead.
     life: u64,
     rng: Rng,
+    /// What failing writes and syncs do all the same; without it, nothing.
+    failing: Option<Rng>,
 }
 
 pub(super) fn os_error(errno: Errno) -> io::Error {
@@ -94,7 +98,22 @@ impl Model {
             zeroes_ranges: false,
             life: 0,
             rng: Rng::new(seed),
+            failing: None,
         }
+    }
+
+    /// What this machine has on its disk after a power loss that went as `fate` says, on a machine of its own.
+    pub(super) fn after_power_loss(&self, fate: &mut impl Fate, loss: &mut PowerLoss) -> Model {
+        let mut model = Model::new(0);
+        model.nodes.clone_from(&self.nodes);
+        model.nodes_made = self.nodes_made;
+        model.changes_made = self.changes_made;
+        model.space_limit = self.space_limit;
+        model.read_only = self.read_only;
+        model.geometry = self.geometry;
+        model.zeroes_ranges = self.zeroes_ranges;
+        model.crash_nodes(fate, loss);
+        model
     }
 
     pub(super) fn life(&self) -> u64 {
@@ -111,6 +130,17 @@ impl Model {
 
     pub(super) fn set_geometry(&mut self, geometry: Geometry) {
         self.geometry = geometry;
+    }
+
+    pub(super) fn set_failures_are_partial(&mut self, partial: bool) {
+        self.failing = partial.then(|| Rng::new(self.rng.next()));
+    }
+
+    fn file_and_failing(&mut self, node: NodeId) -> (&mut FileNode, Option<&mut Rng>) {
+        match self.nodes.get_mut(&node) {
+            Some(Node::File(file)) => (file, self.failing.as_mut()),
+            _ => unreachable!("looked up as a file before"),
+        }
     }
 
     pub(super) fn set_zeroes_ranges(&mut self, zeroes_ranges: bool) {
@@ -448,36 +478,53 @@ impl Model {
 
     // The end of the process, or of the machine.
 
-    /// The process is gone; what it gave to the kernel is not.
+    /// The process is gone; what it gave to the kernel is not, and its locks are held until that has ended.
     pub(super) fn kill(&mut self) {
-        self.settle(Duration::MAX);
-        self.end_life();
-        for node in self.nodes.values_mut() {
-            if let Node::File(file) = node {
-                file.lock = None;
-            }
+        self.life += 1;
+        self.outcomes.clear();
+        self.abandoned = self.flights.keys().map(|(_, id)| *id).collect();
+        let descriptions: Vec<DescriptionId> = self.descriptions.keys().copied().collect();
+        for description in descriptions {
+            self.close(description);
         }
         self.collect();
     }
 
-    pub(super) fn power_loss(&mut self, crash: Crash) {
+    pub(super) fn power_loss(&mut self, crash: Crash) -> PowerLoss {
+        let in_flight = self.flights.values().map(Flight::op).collect();
+        let mut loss = PowerLoss { in_flight, ..PowerLoss::default() };
         match crash {
-            Crash::LoseUnsynced => {}
-            Crash::KeepUnsynced => self.settle(Duration::MAX),
-            Crash::Sectors => self.land_writes(),
+            Crash::LoseUnsynced => self.crash_with(&mut Nothing, &mut loss),
+            Crash::KeepUnsynced => {
+                self.settle(Duration::MAX);
+                self.crash_with(&mut Everything, &mut loss);
+            }
+            Crash::Random => {
+                let mut rng = Rng::new(self.rng.next());
+                self.land_writes();
+                self.crash_with(&mut rng, &mut loss);
+            }
         }
+        loss
+    }
+
+    fn crash_with(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
         self.end_life();
+        self.crash_nodes(fate, loss);
+    }
+
+    fn crash_nodes(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
         for node in self.nodes.values_mut() {
             match node {
-                Node::File(file) => file.crash(crash, &mut self.rng),
-                Node::Dir(dir) => dir.crash(crash, &mut self.rng),
+                Node::File(file) => file.crash(fate, loss),
+                Node::Dir(dir) => dir.crash(fate, loss),
             }
         }
         self.collect();
     }
 
-    /// Makes the writes in flight changes, for chance to decide about. The syncs in flight did not happen.
-    fn land_writes(&mut self) {
+    /// Makes the writes in flight changes, for fate to decide about. The syncs in flight did not happen.
+    pub(super) fn land_writes(&mut self) {
         for (_, flight) in std::mem::take(&mut self.flights) {
             if let Flight::Write { mut write, buf } = flight {
                 // Nobody was told that it is durable. (A write that fails leaves what it leaves.)

@@ -7,11 +7,12 @@
 //!    through the cache with `Persist::Now`: then the bytes it lost are in `cached` and no reader finds them elsewhere.
 //! 2. Changes are in the order in which they happened, and so are their numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 
-use super::rng::Rng;
+use super::fate::Fate;
+use super::faults::OpKind;
 
 /// The unit that a device writes or does not write.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -22,17 +23,37 @@ pub(super) type NodeId = u64;
 
 /// What becomes of everything that was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crash {
+pub enum Crash {
     /// It is gone.
     LoseUnsynced,
     /// It reached the disk, writes in flight included.
     KeepUnsynced,
-    /// Chance decides, by the seed: for each sector of each write, for how many of the changes of a file's length, and
-    /// for how many of the changes of a directory.
-    Sectors,
+    /// Chance decides, by the seed: for each write, whether all of it is there, nothing, its first sectors, or any of
+    /// its sectors; for how many of the changes of a file's length; and for how many of the changes of a directory.
+    Random,
 }
 
-#[derive(Default)]
+/// What a power loss did, for who wants to know whether his test met what it is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PowerLoss {
+    /// Operations that had not ended.
+    pub in_flight: Vec<OpKind>,
+    /// Unsynced writes that are there whole.
+    pub kept_writes: usize,
+    /// Unsynced writes of which nothing is there.
+    pub lost_writes: usize,
+    /// Unsynced writes of which a part is there.
+    pub torn_writes: usize,
+    /// Unsynced changes of a file's length that did not happen.
+    pub lost_lengths: usize,
+    /// Unsynced changes of a directory that did not happen.
+    pub lost_names: usize,
+    /// In some file, of two unsynced writes the later one is there, at least in part, and the earlier one is not whole.
+    pub holes: usize,
+}
+
+#[derive(Clone, Default)]
 pub(super) struct FileNode {
     cached: Vec<u8>,
     durable: Vec<u8>,
@@ -43,6 +64,7 @@ pub(super) struct FileNode {
     pub lock: Option<u64>,
 }
 
+#[derive(Clone)]
 struct FileChange {
     number: u64,
     what: FileEffect,
@@ -61,6 +83,7 @@ pub(super) struct Written<'a> {
     pub number: u64,
 }
 
+#[derive(Clone)]
 enum FileEffect {
     Bytes { offset: usize, bytes: Vec<u8> },
     Len(usize),
@@ -162,27 +185,28 @@ impl FileNode {
         self.changes = left;
     }
 
-    /// A sync failed: the kernel marks the pages clean all the same, so nobody will write them any more. The length is
-    /// not in the pages; it stays to be synced.
-    pub(super) fn fail_sync(&mut self, covered: u64) {
-        self.changes
-            .retain(|c| c.number > covered || c.stray || matches!(c.what, FileEffect::Len(_)));
+    /// A sync failed: the kernel marks the pages clean all the same, so nobody will write them any more. Some had been
+    /// written before the failure, as `fate` says. The length is not in the pages; it stays to be synced.
+    pub(super) fn fail_sync(&mut self, covered: u64, fate: &mut impl Fate) {
+        let of_sync = |change: &FileChange| {
+            let in_pages = matches!(change.what, FileEffect::Bytes { .. });
+            change.number <= covered && !change.stray && in_pages
+        };
+        let numbers: Vec<u64> =
+            self.changes.iter().filter(|change| of_sync(change)).map(|c| c.number).collect();
+        let fates = fate.sectors(numbers.len());
+        let written: BTreeSet<u64> =
+            numbers.into_iter().zip(fates).filter(|fate| fate.1).map(|fate| fate.0).collect();
+        self.changes.retain(|change| !of_sync(change) || written.contains(&change.number));
+        self.settle(of_sync);
     }
 
-    pub(super) fn crash(&mut self, crash: Crash, rng: &mut Rng) {
-        match crash {
-            Crash::LoseUnsynced => self.changes.clear(),
-            Crash::KeepUnsynced => self.settle(|_| true),
-            Crash::Sectors => self.tear(rng),
-        }
-        self.cached = self.durable.clone();
-        self.allocated = self.durable.len() as u64;
-        self.lock = None;
-    }
-
-    fn tear(&mut self, rng: &mut Rng) {
+    pub(super) fn crash(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
         let is_len = |change: &&FileChange| matches!(change.what, FileEffect::Len(_));
-        let mut lens_left = rng.up_to(self.changes.iter().filter(is_len).count());
+        let lens = self.changes.iter().filter(is_len).count();
+        let mut lens_left = fate.prefix(lens);
+        loss.lost_lengths += lens - lens_left;
+        let mut gap = false;
         for change in self.changes.drain(..) {
             match change.what {
                 FileEffect::Len(_) if lens_left == 0 => {}
@@ -191,14 +215,27 @@ impl FileNode {
                     change.what.apply(&mut self.durable);
                 }
                 FileEffect::Bytes { offset, bytes } => {
-                    for (offset, sector) in sectors(offset, &bytes) {
-                        if rng.coin() {
+                    let sectors: Vec<_> = sectors(offset, &bytes).collect();
+                    let survive = fate.sectors(sectors.len());
+                    let survived = survive.iter().filter(|&&survives| survives).count();
+                    loss.holes += usize::from(gap && survived > 0);
+                    match survived {
+                        0 => loss.lost_writes += 1,
+                        all if all == sectors.len() => loss.kept_writes += 1,
+                        _ => loss.torn_writes += 1,
+                    }
+                    gap |= survived < sectors.len();
+                    for ((offset, sector), survives) in sectors.into_iter().zip(survive) {
+                        if survives {
                             put(&mut self.durable, offset, sector);
                         }
                     }
                 }
             }
         }
+        self.cached = self.durable.clone();
+        self.allocated = self.durable.len() as u64;
+        self.lock = None;
     }
 
     /// Sets bytes on the disk and in the cache alike.
@@ -287,7 +324,7 @@ fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> 
 
 type Names = BTreeMap<OsString, NodeId>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct DirNode {
     cached: Names,
     durable: Names,
@@ -295,6 +332,7 @@ pub(super) struct DirNode {
 }
 
 /// One change of a directory, which happens wholly or not at all.
+#[derive(Clone)]
 pub(super) enum DirEffect {
     Link(OsString, NodeId),
     Unlink(OsString),
@@ -360,12 +398,9 @@ impl DirNode {
         }
     }
 
-    pub(super) fn crash(&mut self, crash: Crash, rng: &mut Rng) {
-        let surviving = match crash {
-            Crash::LoseUnsynced => 0,
-            Crash::KeepUnsynced => self.changes.len(),
-            Crash::Sectors => rng.up_to(self.changes.len()),
-        };
+    pub(super) fn crash(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
+        let surviving = fate.prefix(self.changes.len());
+        loss.lost_names += self.changes.len() - surviving;
         self.carry_over(surviving);
         self.changes.clear();
         self.cached = self.durable.clone();

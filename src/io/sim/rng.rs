@@ -25,4 +25,9 @@ impl Rng {
         let choices = max as u64 + 1;
         usize::try_from(self.next() % choices).expect("no greater than `max`")
     }
+
+    /// Once in so many times.
+    pub(super) fn once_in(&mut self, times: u32) -> bool {
+        self.next().is_multiple_of(u64::from(times))
+    }
 }

@@ -37,7 +37,7 @@ fn windows() -> impl Iterator<Item = (usize, Options)> {
     .map(|(groups, prealloc, buffer)| (groups, windowed(groups, prealloc, buffer)))
 }
 
-const CRASHES: [Crash; 3] = [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Sectors];
+const CRASHES: [Crash; 3] = [Crash::LoseUnsynced, Crash::KeepUnsynced, Crash::Random];
 
 fn one(tag: usize, bytes: usize) -> Call {
     Call::Append(vec![payload(tag as u64, bytes)])
@@ -160,7 +160,7 @@ fn torn_write_in_the_window_ends_the_log() {
             let bytes = if seed % 3 == 0 { 100 } else { 3000 };
             for_a_while(&sim, &wal, &known, calls(0..4, bytes)).await;
         });
-        let crash = if seed % 10 == 9 { Crash::KeepUnsynced } else { Crash::Sectors };
+        let crash = if seed % 10 == 9 { Crash::KeepUnsynced } else { Crash::Random };
         assert_eq!(known.borrow().acked, hole - 1);
         sim.power_loss(crash);
         check(&sim, options, &known, &format!("seed {seed}"));

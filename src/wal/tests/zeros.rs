@@ -42,7 +42,7 @@ fn lives_have_all_kinds_of_cuts() {
 fn power_loss_while_opening_with_zeros() {
     for options in zero_filled() {
         for (torn, crash) in
-            [false, true].into_iter().flat_map(|t| [(t, Crash::LoseUnsynced), (t, Crash::Sectors)])
+            [false, true].into_iter().flat_map(|t| [(t, Crash::LoseUnsynced), (t, Crash::Random)])
         {
             for at in 1.. {
                 let story = format!("{}, torn {torn}, {crash:?} at {at}", mode(&options));
@@ -64,7 +64,7 @@ fn power_loss_while_opening_with_zeros() {
                         wal.close().await.unwrap();
                     }
                 });
-                sim.power_loss(Crash::Sectors);
+                sim.power_loss(Crash::Random);
                 let open = async {
                     let open = start_on(&sim, options.clone(), How::Open);
                     let (wal, recovery) = open.await.unwrap();
@@ -193,7 +193,7 @@ fn early_cut_survives_power_loss() {
         assert!(cut.min() < Some(128 << 10), "a segment was left early: {stats:?}");
         let total = sim.operations();
         for (at, crash) in
-            (1..=total + 1).flat_map(|at| [(at, Crash::LoseUnsynced), (at, Crash::Sectors)])
+            (1..=total + 1).flat_map(|at| [(at, Crash::LoseUnsynced), (at, Crash::Random)])
         {
             let sim = machine(at);
             sim.set_latency(OpKind::WriteZeros, Duration::from_micros(500));
@@ -233,7 +233,7 @@ fn failed_zeros_do_not_stop_the_log() {
                 outcome.unwrap_or_else(|error| panic!("{story}: {error}"));
             }
             sim.clear_faults();
-            sim.power_loss(Crash::Sectors);
+            sim.power_loss(Crash::Random);
             check(&sim, options.clone(), &known, &story);
         }
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::{Description, DescriptionId, Model, to_usize};
 use crate::io::pool::Lease;
+use crate::io::sim::fate::{Fate, Nothing};
+use crate::io::sim::faults::OpKind;
 use crate::io::sim::node::{NodeId, Written};
 use crate::io::{AlignedBuf, Persist};
 
@@ -28,6 +30,7 @@ pub(in crate::io::sim) struct Write {
     pub offset: u64,
     pub persist: Persist,
     pub error: Option<i32>,
+    pub op: OpKind,
 }
 
 /// How it ended.
@@ -37,6 +40,14 @@ pub(in crate::io::sim) enum Outcome {
 }
 
 impl Flight {
+    pub(super) fn op(&self) -> OpKind {
+        match self {
+            Flight::Write { write, .. } => write.op,
+            Flight::Sync { .. } => OpKind::Sync,
+            Flight::SyncDir { .. } => OpKind::SyncDir,
+        }
+    }
+
     pub(super) fn description(&self) -> Option<DescriptionId> {
         match self {
             Flight::Write { write: Write { description, .. }, .. }
@@ -85,10 +96,13 @@ impl Model {
             }
             Flight::Sync { description, covered, error } => {
                 let node = self.descriptions[&description].node;
-                let file = self.file_mut(node);
+                let (file, failing) = self.file_and_failing(node);
                 Outcome::Synced(match error {
                     Some(errno) => {
-                        file.fail_sync(covered);
+                        match failing {
+                            Some(rng) => file.fail_sync(covered, rng),
+                            None => file.fail_sync(covered, &mut Nothing),
+                        }
                         Err(io::Error::from_raw_os_error(errno))
                     }
                     None => {
@@ -115,6 +129,12 @@ impl Model {
         if persist == Persist::Later
             && let Some(error) = failed
         {
+            let taken = self.failing.as_mut().map_or(0, |rng| rng.prefix(bytes.len()));
+            if taken > 0 {
+                let taken = Write { len: taken, error: None, ..write };
+                // What there was no space for is not there either.
+                let _ = self.write(taken, &bytes[..taken.len]);
+            }
             return Err(error);
         }
         self.reserve(node, offset, bytes.len() as u64)?;
