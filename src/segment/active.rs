@@ -8,7 +8,7 @@ use super::method::Method;
 use super::name::SegmentName;
 use super::pipeline::Prepared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, DiskFile, Lane, Persist};
+use crate::io::{BLOCK_BYTES, Disk, DiskFile, Lane, Persist};
 use crate::types::{Position, Seq};
 use std::path::Path;
 use std::rc::Rc;
@@ -94,6 +94,9 @@ impl<D: Disk> Active<D> {
 
 /// Writes what `fill` puts into one buffer after another, until it leaves one not full. Gives the end of what was
 /// written.
+///
+/// Each buffer but the last ends with a block of the file. So if the process dies between two of them, sectors are left
+/// that were not written at all, by which recovery knows a torn group; a sector written in part would look like damage.
 pub(crate) async fn write<D: Disk>(
     disk: &D,
     file: &D::File,
@@ -104,8 +107,9 @@ pub(crate) async fn write<D: Disk>(
 ) -> Result<u64> {
     loop {
         let mut buffer = disk.buffer().await;
-        let len = fill(&mut buffer);
-        let full = len == buffer.len();
+        let room = buffer.len() - (offset % BLOCK_BYTES as u64) as usize;
+        let len = fill(&mut buffer[..room]);
+        let full = len == room;
         if len > 0 {
             let how = if persist == Persist::Now { How::Durably } else { How::Written };
             write_buffer(file, path, offset, how, buffer, len).await?;

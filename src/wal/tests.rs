@@ -941,6 +941,28 @@ fn interrupted_create_can_be_repeated() {
     panic!("create takes more operations than this test has patience for");
 }
 
+/// Story: a process was killed between the two buffers of a group. The first buffer had ended within a sector, and the
+/// group would have ended in the same sector, so no sector of it was all zero, and opening called the log damaged.
+/// Buffers end with blocks of the file since then.
+#[test]
+fn process_death_between_the_buffers_of_a_group() {
+    let mut torn = 0;
+    for bytes in (3700..4400).step_by(8) {
+        let sim = Sim::new(1);
+        sim.create_dir("/data");
+        let (wal, _) = sim.block_on(start_on(&sim, options(), How::Create)).unwrap();
+        let large = wal.append(payload(1, bytes));
+        // After the first write.
+        let _ = sim.block_on_until(sim.operations() + 2, large);
+        sim.kill();
+        let (_, recovery) = sim
+            .block_on(start_on(&sim, options(), How::Open))
+            .unwrap_or_else(|error| panic!("a record of {bytes} bytes: {error}"));
+        torn += u32::from(recovery.verdict == Verdict::Torn);
+    }
+    assert!(torn > 20, "only {torn} groups were torn");
+}
+
 /// A fixed seed gives the same run, operation for operation.
 #[test]
 fn same_seed_same_trace() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::faults::{Admission, OpKind};
-use super::model::{DescriptionId, Flight, FlightId, Model, Outcome, Write};
+use super::model::{DescriptionId, Flight, FlightId, Model, Outcome, Write, whole_pages};
 use crate::io::fill::Fill;
 use crate::io::pool::{Lease, Pool};
 use crate::io::zeros::Zeros;
@@ -176,9 +176,12 @@ impl SimFile {
             Ok(admission) => admission,
             Err(error) => return (Err(error), buf),
         };
+        let of_pages = admission.bytes_of_pages_max.map(|max| whole_pages(offset, max));
         let write = Write {
             description: self.description,
-            len: len.min(admission.bytes_max.unwrap_or(len)),
+            len: len
+                .min(admission.bytes_max.unwrap_or(len))
+                .min(of_pages.filter(|&len| len > 0).unwrap_or(len)),
             offset,
             persist,
             error: admission.error,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::rng::Rng;
 
 /// A write that chance makes short takes anything up to this.
-const SHORT_WRITE_MAX: usize = 8 << 10;
+const SHORT_WRITE_MAX: usize = 16 << 10;
 
 /// The kinds of operations that are counted, traced and can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +62,8 @@ impl fmt::Display for OpKind {
     }
 }
 
-/// One operation, as it was submitted. Prints as `write /log/0.wal offset=0 len=512 at=20µs` (and `error=5`).
+/// One operation, as it was submitted. Prints as
+/// `write /log/0.wal offset=0 len=512 at=20µs takes=30µs` (and `error=5`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceEntry {
@@ -74,8 +75,12 @@ pub struct TraceEntry {
     pub detail: String,
     /// When it was submitted.
     pub at: Duration,
+    /// How long it takes.
+    pub takes: Duration,
     /// The injected error, if any; errors that follow from the disk's state are not here.
     pub error: Option<i32>,
+    /// Of a write: it takes at most so many bytes.
+    pub short: Option<usize>,
 }
 
 impl fmt::Display for TraceEntry {
@@ -85,6 +90,12 @@ impl fmt::Display for TraceEntry {
             write!(f, " {}", self.detail)?;
         }
         write!(f, " at={:?}", self.at)?;
+        if !self.takes.is_zero() {
+            write!(f, " takes={:?}", self.takes)?;
+        }
+        if let Some(bytes) = self.short {
+            write!(f, " short={bytes}")?;
+        }
         match self.error {
             Some(errno) => write!(f, " error={errno}"),
             None => Ok(()),
@@ -133,6 +144,8 @@ pub(super) struct Admission {
     pub error: Option<i32>,
     /// For a write: take at most so many bytes.
     pub bytes_max: Option<usize>,
+    /// The same, but as the kernel does it: up to the end of a page.
+    pub bytes_of_pages_max: Option<usize>,
 }
 
 impl Faults {
@@ -188,7 +201,7 @@ impl Faults {
                 latency = time;
             }
         }
-        let (mut error, mut bytes_max) = (error, bytes_max);
+        let (mut error, mut bytes_of_pages_max) = (error, None);
         for &(kind, once_in, rate) in &self.rates {
             if kind != op || !self.rng.once_in(once_in) {
                 continue;
@@ -196,11 +209,12 @@ impl Faults {
             match rate {
                 Rate::Fails(errno) => error = error.or(Some(errno)),
                 Rate::Takes(time) => latency = time,
-                Rate::Short => bytes_max = Some(self.rng.up_to(SHORT_WRITE_MAX)),
+                Rate::Short => bytes_of_pages_max = Some(self.rng.up_to(SHORT_WRITE_MAX)),
             }
         }
-        self.trace.push(TraceEntry { op, path: path.to_owned(), detail, at, error });
-        Some(Admission { latency, error, bytes_max })
+        let (path, takes, short) = (path.to_owned(), latency, bytes_max.or(bytes_of_pages_max));
+        self.trace.push(TraceEntry { op, path, detail, at, takes, error, short });
+        Some(Admission { latency, error, bytes_max, bytes_of_pages_max })
     }
 
     fn latency(&mut self, op: OpKind) -> Duration {

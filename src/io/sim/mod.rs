@@ -337,6 +337,12 @@ impl Sim {
         self.shared().faults.borrow().operations()
     }
 
+    /// The writes and syncs that have begun and not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> Vec<OpKind> {
+        self.shared().model.borrow().in_flight()
+    }
+
     /// The operations begun since the machine was made, or since [`Sim::clear_trace`].
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {

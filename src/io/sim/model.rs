@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-pub(super) use self::flight::{Flight, FlightId, Outcome, Write};
+pub(super) use self::flight::{Flight, FlightId, Outcome, Write, whole_pages};
 use super::fate::{Everything, Fate, Nothing};
+use super::faults::OpKind;
 use super::node::{Crash, DirEffect, DirNode, FileNode, NodeId, PowerLoss, Written};
 use super::rng::Rng;
 use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry, Persist};
@@ -490,9 +491,12 @@ impl Model {
         self.collect();
     }
 
+    pub(super) fn in_flight(&self) -> Vec<OpKind> {
+        self.flights.values().map(Flight::op).collect()
+    }
+
     pub(super) fn power_loss(&mut self, crash: Crash) -> PowerLoss {
-        let in_flight = self.flights.values().map(Flight::op).collect();
-        let mut loss = PowerLoss { in_flight, ..PowerLoss::default() };
+        let mut loss = PowerLoss::default();
         match crash {
             Crash::LoseUnsynced => self.crash_with(&mut Nothing, &mut loss),
             Crash::KeepUnsynced => {

@@ -12,12 +12,11 @@ use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 
 use super::fate::Fate;
-use super::faults::OpKind;
 
 /// The unit that a device writes or does not write.
 pub(super) const SECTOR_BYTES: usize = 512;
 /// The unit that the page cache writes back.
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 
 pub(super) type NodeId = u64;
 
@@ -37,8 +36,6 @@ pub enum Crash {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PowerLoss {
-    /// Operations that had not ended.
-    pub in_flight: Vec<OpKind>,
     /// Unsynced writes that are there whole.
     pub kept_writes: usize,
     /// Unsynced writes of which nothing is there.

@@ -10,7 +10,7 @@ use super::{Description, DescriptionId, Model, to_usize};
 use crate::io::pool::Lease;
 use crate::io::sim::fate::{Fate, Nothing};
 use crate::io::sim::faults::OpKind;
-use crate::io::sim::node::{NodeId, Written};
+use crate::io::sim::node::{NodeId, PAGE_BYTES, Written};
 use crate::io::{AlignedBuf, Persist};
 
 pub(in crate::io::sim) type FlightId = u64;
@@ -37,6 +37,12 @@ pub(in crate::io::sim) struct Write {
 pub(in crate::io::sim) enum Outcome {
     Written(io::Result<usize>, Lease<AlignedBuf>),
     Synced(io::Result<()>),
+}
+
+/// A write to `offset` that ends early ends with a page: so much of it, when it should take up to `bytes`.
+pub(in crate::io::sim) fn whole_pages(offset: u64, bytes: usize) -> usize {
+    let end = (to_usize(offset) + bytes) / PAGE_BYTES * PAGE_BYTES;
+    end.saturating_sub(to_usize(offset))
 }
 
 impl Flight {
@@ -130,6 +136,7 @@ impl Model {
             && let Some(error) = failed
         {
             let taken = self.failing.as_mut().map_or(0, |rng| rng.prefix(bytes.len()));
+            let taken = if taken == bytes.len() { taken } else { whole_pages(offset, taken) };
             if taken > 0 {
                 let taken = Write { len: taken, error: None, ..write };
                 // What there was no space for is not there either.

@@ -1,0 +1,432 @@
+//! One life of an open log: callers that do what the plan lets them, side by side, and tell the oracle all they hear.
+
+use crate::coverage::{Coverage, Met};
+use crate::image::Call;
+use crate::oracle::{CallId, Oracle};
+use crate::plan::Plan;
+use crate::story::Story;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::{Either, join_all, select};
+use seawal::testing::Sim;
+use seawal::{Durability, Entry, Error, ErrorKind, HardState, Result, Snapshot, Ticket, Wal};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// What a life has to do with.
+pub(crate) struct Life {
+    pub sim: Sim,
+    pub story: Rc<Story>,
+    pub wal: Wal,
+    /// What its appends wait for.
+    pub level: Durability,
+    pub plan: Rc<Plan>,
+    pub rng: RefCell<fastrand::Rng>,
+    pub oracle: Rc<RefCell<Oracle>>,
+    pub coverage: Rc<RefCell<Coverage>>,
+    /// Bytes of the log itself, for payloads that look like it.
+    pub specimen: Bytes,
+    /// Calls that are left to be made.
+    pub calls_left: Cell<usize>,
+    pub ends_with_close: bool,
+}
+
+/// A call after it was polled for the first time.
+struct Made<T> {
+    /// If it was accepted.
+    id: Option<CallId>,
+    outcome: Result<T>,
+}
+
+impl Life {
+    /// Ends when all calls are made, or none can succeed any more; then the log is closed, if it is to be. Says whether
+    /// that went well.
+    pub(crate) async fn run(&self) -> bool {
+        let callers = join_all((0..self.plan.callers).map(|_| self.caller()));
+        if self.plan.full_disk {
+            let mut disk = pin!(self.disk_that_fills());
+            match select(pin!(callers), &mut disk).await {
+                Either::Left(_) => {}
+                Either::Right(((), callers)) => drop(callers.await),
+            }
+            self.sim.set_free_bytes(None);
+            // There is room, so it goes on without a reopen.
+            self.append(self.records(1), self.level).await;
+            self.meet_if(Met::RoomAgain, self.met(Met::FullDisk));
+        } else {
+            callers.await;
+        }
+        self.ends_with_close && self.close().await
+    }
+
+    async fn close(&self) -> bool {
+        match self.wal.close().await {
+            Ok(index) => {
+                let mut oracle = self.oracle.borrow_mut();
+                oracle.closed();
+                assert_eq!(
+                    index,
+                    oracle.head().last_index(),
+                    "what close() says is the last index"
+                );
+                true
+            }
+            Err(error) => {
+                self.story.tell(|| format!("not closed: {error}"));
+                let faulty = self.oracle.borrow().faulty;
+                assert!(faulty, "nothing was made to fail, and closing did: {error}");
+                false
+            }
+        }
+    }
+
+    async fn disk_that_fills(&self) {
+        loop {
+            self.pause(400).await;
+            self.sim.set_free_bytes(Some(self.random(|rng| rng.u64(..40 << 10))));
+            self.pause(4000).await;
+            self.sim.set_free_bytes(None);
+        }
+    }
+
+    async fn caller(&self) {
+        let mut tickets: Vec<(CallId, Ticket)> = Vec::new();
+        while self.calls_left.get() > 0 {
+            self.calls_left.set(self.calls_left.get() - 1);
+            self.coverage.borrow_mut().calls += 1;
+            self.step(&mut tickets).await;
+            if self.oracle.borrow().has_failed() {
+                break;
+            }
+            if self.random(|rng| rng.u8(..3)) == 0 {
+                self.pause(if self.plan.idles { 6000 } else { 300 }).await;
+            }
+        }
+        for (id, ticket) in tickets {
+            self.wait_for(id, ticket).await;
+        }
+    }
+
+    async fn step(&self, tickets: &mut Vec<(CallId, Ticket)>) {
+        let raft = !self.plan.indexes_are_unique;
+        match self.random(|rng| rng.u8(..24)) {
+            0..6 => self.append(self.records(1), self.level).await,
+            6..8 => {
+                let count = self.random(|rng| rng.usize(2..6));
+                self.append(self.records(count), self.level).await;
+            }
+            8..11 => {
+                if let Some(ticket) = self.submit().await {
+                    tickets.push(ticket);
+                }
+            }
+            11 => self.try_append(tickets),
+            12 | 13 => {
+                if !tickets.is_empty() {
+                    let at = self.random(|rng| rng.usize(..tickets.len()));
+                    let (id, ticket) = tickets.swap_remove(at);
+                    self.wait_for(id, ticket).await;
+                }
+            }
+            14 => {
+                self.meet(Met::WrittenLevel);
+                self.append(self.records(1), Durability::Written).await;
+            }
+            15 => self.append(self.records(1), Durability::Durable).await,
+            16 => self.barrier().await,
+            17 | 18 => self.read().await,
+            19 if self.plan.cancels => self.cancel().await,
+            20 | 21 if raft => self.save().await,
+            22 if raft => self.state().await,
+            23 if raft => self.snapshot().await,
+            _ if !raft => self.wait_for_an_index().await,
+            _ => self.pause(200).await,
+        }
+    }
+
+    /// Follows a call from its first poll to its end. It is accepted when the last index moves, or, if it has none of its
+    /// own, at once: those calls are made only where the queue is never full.
+    async fn make<T>(&self, call: Call, future: impl Future<Output = Result<T>>) -> Made<T> {
+        let mut future = pin!(future);
+        let mut call = Some(call);
+        let mut id = None;
+        let outcome = poll_fn(|context| {
+            let before = self.wal.last_index();
+            let poll = future.as_mut().poll(context);
+            let accepted = match &call {
+                Some(Call::Append(records)) => {
+                    self.wal.last_index() == before + records.len() as u64
+                }
+                Some(_) => !matches!(poll, Poll::Ready(Err(_))),
+                None => false,
+            };
+            if accepted && let Some(call) = call.take() {
+                id = Some(self.accept(call, before + 1));
+            }
+            self.meet_if(Met::QueueFull, call.is_some() && poll.is_pending());
+            poll
+        })
+        .await;
+        Made { id, outcome }
+    }
+
+    fn accept(&self, call: Call, first: u64) -> CallId {
+        let records = match &call {
+            Call::Append(records) | Call::Save { records, .. } => {
+                records.iter().map(Bytes::len).collect()
+            }
+            _ => Vec::new(),
+        };
+        let id = {
+            let first = self.plan.indexes_are_unique.then_some(first);
+            self.oracle.borrow_mut().accept(call, first)
+        };
+        self.story.tell(|| format!("{id:?} accepted: {first}.. {records:?}"));
+        id
+    }
+
+    /// Tells the oracle how a call ended that waits for this.
+    fn tell<T>(&self, made: &Made<T>, durability: Durability) {
+        match (&made.outcome, made.id) {
+            (Ok(_), Some(id)) => self.reported(id, durability),
+            (Ok(_), None) => panic!("a call was reported that had no place"),
+            (Err(error), Some(id)) => self.failed(id, error),
+            (Err(error), None) => self.refused(error),
+        }
+    }
+
+    fn reported(&self, id: CallId, durability: Durability) {
+        self.story.tell(|| format!("{id:?} {durability:?}"));
+        let mut oracle = self.oracle.borrow_mut();
+        match durability {
+            Durability::Durable => oracle.durable(id),
+            _ => oracle.written(id),
+        }
+    }
+
+    fn failed(&self, id: CallId, error: &Error) {
+        self.story.tell(|| format!("{id:?} failed: {error}"));
+        self.meet_if(Met::FullDisk, error.is_no_space());
+        self.oracle.borrow_mut().failed(id, error);
+    }
+
+    fn refused(&self, error: &Error) {
+        self.story.tell(|| format!("refused: {error}"));
+        self.meet_if(Met::FullDisk, error.is_no_space());
+        self.meet_if(Met::QueueFull, error.kind() == ErrorKind::Full);
+        self.oracle.borrow().refused(error);
+    }
+
+    async fn append(&self, mut records: Vec<Bytes>, level: Durability) {
+        let wal = self.wal.with_durability(level);
+        let call = Call::Append(records.clone());
+        if records.len() == 1 {
+            let record = records.remove(0);
+            let made = self.make(call, wal.append(record)).await;
+            self.tell(&made, level);
+        } else {
+            let made = self.make(call, wal.append_batch(records)).await;
+            self.tell(&made, level);
+        }
+    }
+
+    async fn submit(&self) -> Option<(CallId, Ticket)> {
+        let count = self.random(|rng| rng.usize(1..3));
+        let records = self.records(count);
+        let call = Call::Append(records.clone());
+        let made = self.make(call, self.wal.submit_batch(records)).await;
+        match (made.outcome, made.id) {
+            (Ok(ticket), Some(id)) => Some((id, ticket)),
+            (Ok(_), None) => panic!("a ticket without a place"),
+            (Err(error), Some(id)) => {
+                self.failed(id, &error);
+                None
+            }
+            (Err(error), None) => {
+                self.refused(&error);
+                None
+            }
+        }
+    }
+
+    fn try_append(&self, tickets: &mut Vec<(CallId, Ticket)>) {
+        let record = self.record();
+        match self.wal.try_append(record.clone()) {
+            Ok(ticket) => {
+                let id = self.accept(Call::Append(vec![record]), ticket.indexes().start);
+                tickets.push((id, ticket));
+            }
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    async fn wait_for(&self, id: CallId, ticket: Ticket) {
+        if self.random(|rng| rng.bool()) {
+            match ticket.written().await {
+                Ok(()) => self.reported(id, Durability::Written),
+                Err(error) => return self.failed(id, &error),
+            }
+        }
+        match ticket.await {
+            Ok(_) => self.reported(id, Durability::Durable),
+            Err(error) => self.failed(id, &error),
+        }
+    }
+
+    /// Gives an append up before, while or after it is committed.
+    async fn cancel(&self) {
+        self.meet(Met::Cancelled);
+        let records = self.records(1);
+        let patience = self.pause(250);
+        let append = self.append(records, self.level);
+        drop(select(pin!(append), pin!(patience)).await);
+    }
+
+    async fn barrier(&self) {
+        let last = self.oracle.borrow().last();
+        match self.wal.sync().await {
+            Ok(()) => {
+                self.meet(Met::Barrier);
+                // A call before it that was refused for want of space may not have been told yet.
+                if let Some(id) = last.filter(|_| !self.plan.space_is_short) {
+                    self.story.tell(|| format!("{id:?} synced"));
+                    self.oracle.borrow_mut().synced(id);
+                }
+            }
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    async fn wait_for_an_index(&self) {
+        // One that was refused for want of space may never come.
+        let last = self.wal.last_index();
+        if last == 0 || self.plan.space_is_short {
+            return;
+        }
+        let index = self.random(|rng| rng.u64(1..=last));
+        match self.wal.wait_durable(index).await {
+            Ok(()) => {
+                self.story.tell(|| format!("index {index} durable"));
+                self.oracle.borrow_mut().durable_index(index);
+            }
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    async fn read(&self) {
+        let last = self.wal.durable_index();
+        let from = self.random(|rng| rng.u64(1..=last + 1));
+        let count = self.random(|rng| rng.u64(1..20));
+        let mut entries = self.wal.read(from..from.saturating_add(count));
+        while let Some(entry) = entries.next().await {
+            match entry {
+                Ok(entry) => {
+                    self.meet(Met::ReadWhileWriting);
+                    let unique = self.plan.indexes_are_unique;
+                    self.oracle.borrow_mut().read(&entry, unique);
+                }
+                Err(error) => {
+                    let faulty = self.oracle.borrow().faulty;
+                    assert!(faulty, "nothing was made to fail, and reading did: {error}");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Entries of a term, from an index on that may be taken already.
+    async fn save(&self) {
+        let head = self.oracle.borrow().head();
+        let back = self.random(|rng| rng.u64(..5)).min(head.last_index() - head.snapshot);
+        let first = head.last_index() - back + 1;
+        let term = head.term + self.random(|rng| rng.u64(..2)).max(u64::from(head.term == 0));
+        let count = self.random(|rng| rng.usize(1..4));
+        let records = self.records(count);
+        let entry = |(index, data)| Entry { index, term, data, ..Entry::default() };
+        let entries = (first..).zip(records.clone()).map(entry).collect();
+        self.meet_if(Met::Conflict, back > 0);
+        let saved = self.wal.save(HardState::default(), entries);
+        let made = self.make(Call::Save { first, term, records }, saved).await;
+        self.tell(&made, self.level);
+    }
+
+    async fn state(&self) {
+        self.meet(Met::StateOnly);
+        let head = self.oracle.borrow().head();
+        let state = HardState {
+            term: head.term.max(1) + self.random(|rng| rng.u64(..2)),
+            vote: self.random(|rng| rng.u64(..4)),
+            commit: head.snapshot,
+        };
+        let made = self.make(Call::State(state), self.wal.save(state, Vec::new())).await;
+        self.tell(&made, self.level);
+    }
+
+    async fn snapshot(&self) {
+        let head = self.oracle.borrow().head();
+        let last = head.last_index();
+        if last <= head.snapshot {
+            return;
+        }
+        self.meet(Met::Snapshot);
+        let index = self.random(|rng| rng.u64(head.snapshot + 1..=last));
+        let (term, _) = head.entries[index as usize - 1];
+        let snapshot = Snapshot { index, term, ..Snapshot::default() };
+        let saved = self.wal.save_snapshot(snapshot.clone());
+        let made = self.make(Call::Snapshot(snapshot), saved).await;
+        self.tell(&made, self.level);
+    }
+
+    fn records(&self, count: usize) -> Vec<Bytes> {
+        (0..count).map(|_| self.record()).collect()
+    }
+
+    /// Noise, nothing, or, where no bits rot, zeros and bytes of a log: of a record that nothing proves yet, a sector of zeros
+    /// looks like one that was never written.
+    fn record(&self) -> Bytes {
+        self.random(|rng| {
+            let len = match rng.u8(..40) {
+                0 => 20_000,
+                1..4 => 0,
+                _ => rng.usize(..self.plan.record_bytes_max),
+            };
+            match rng.u8(..8) {
+                0 if !self.plan.rot => Bytes::from(vec![0; len]),
+                1 if !self.plan.rot && !self.specimen.is_empty() => {
+                    let start = rng.usize(..self.specimen.len());
+                    self.specimen.slice(start..self.specimen.len().min(start + len))
+                }
+                _ => {
+                    let mut bytes = vec![0; len];
+                    rng.fill(&mut bytes);
+                    Bytes::from(bytes)
+                }
+            }
+        })
+    }
+
+    async fn pause(&self, micros_max: u64) {
+        let micros = self.random(|rng| rng.u64(..micros_max));
+        self.sim.sleep(Duration::from_micros(micros)).await;
+    }
+
+    fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.rng.borrow_mut())
+    }
+
+    fn met(&self, met: Met) -> bool {
+        self.coverage.borrow().has_met(met)
+    }
+
+    fn meet(&self, met: Met) {
+        self.coverage.borrow_mut().meet(met);
+    }
+
+    fn meet_if(&self, met: Met, is_met: bool) {
+        self.coverage.borrow_mut().meet_if(met, is_met);
+    }
+}

@@ -1,0 +1,228 @@
+//! What the application was told, and so what must be in the log after a crash.
+//!
+//! The calls of one life of the log are kept in the order in which they were accepted. Whatever is found afterwards
+//! must be the log as it was when that life began and the first so many of these calls: at least those that were
+//! reported, none that was refused. Everything a call is told is checked as it is told.
+
+use crate::image::{Call, Image};
+use std::collections::BTreeSet;
+
+use seawal::{Entry, Error, ErrorKind, HardState};
+
+/// Names a call, over the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CallId(u64);
+
+#[derive(Debug)]
+struct Accepted {
+    id: CallId,
+    /// The first index that it was given, if it is one that nobody had before.
+    first: Option<u64>,
+    call: Call,
+}
+
+/// What happened to the machine or the process between two lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The log was closed, and said so; or its last handle was dropped, and it ended in peace.
+    Closed,
+    /// The process died.
+    Killed,
+    /// The machine lost power.
+    PowerLost,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// What was found when the log was opened.
+    base: Image,
+    /// Of this life, in their order.
+    calls: Vec<Accepted>,
+    ids: u64,
+    /// So many calls are durable by the log's word, and so many are in the kernel's hands.
+    durable: usize,
+    written: usize,
+    /// The first call that was told of a failure: it and all after it are never reported.
+    failed: Option<CallId>,
+    /// Refused for want of space, and not told yet: their indexes were given to others.
+    given_back: BTreeSet<CallId>,
+    /// Faults were injected in this life: calls may fail.
+    pub faulty: bool,
+    /// Space may run out in this life.
+    pub space_is_short: bool,
+}
+
+impl Oracle {
+    /// A call has its place in the order: the last. `first` is its index if indexes only go back when calls are refused.
+    pub(crate) fn accept(&mut self, call: Call, first: Option<u64>) -> CallId {
+        while let Some(last) = self.calls.pop_if(|last| first.is_some() && last.first >= first) {
+            assert!(self.space_is_short, "index {first:?} is given twice");
+            assert!(self.calls.len() >= self.durable.max(self.written), "{last:?} is given back");
+            self.given_back.insert(last.id);
+        }
+        self.ids += 1;
+        let id = CallId(self.ids);
+        self.calls.push(Accepted { id, first, call });
+        id
+    }
+
+    /// The log when all that was accepted is there.
+    pub(crate) fn head(&self) -> Image {
+        self.image(self.calls.len())
+    }
+
+    fn image(&self, calls: usize) -> Image {
+        let mut image = self.base.clone();
+        self.calls[..calls].iter().for_each(|accepted| image.apply(&accepted.call));
+        image
+    }
+
+    /// The last call that was accepted.
+    pub(crate) fn last(&self) -> Option<CallId> {
+        self.calls.last().map(|accepted| accepted.id)
+    }
+
+    fn place(&self, id: CallId) -> usize {
+        let place = self.calls.binary_search_by_key(&id, |accepted| accepted.id);
+        place.unwrap_or_else(|_| panic!("{id:?} is reported twice: it was refused before"))
+    }
+
+    fn reported(&mut self, id: CallId) -> usize {
+        if let Some(failed) = self.failed {
+            assert!(id < failed, "P3: {id:?} is reported as done, and {failed:?} before it failed");
+        }
+        self.place(id) + 1
+    }
+
+    /// A call was told that it is durable.
+    pub(crate) fn durable(&mut self, id: CallId) {
+        self.durable = self.reported(id).max(self.durable);
+    }
+
+    /// A call was told that the kernel has it.
+    pub(crate) fn written(&mut self, id: CallId) {
+        self.written = self.reported(id).max(self.written);
+    }
+
+    /// A sync that was asked for after this call was reported.
+    pub(crate) fn synced(&mut self, last: CallId) {
+        assert!(self.failed.is_none_or(|failed| last < failed), "P3: synced after a failure");
+        self.durable = self.calls.partition_point(|call| call.id <= last).max(self.durable);
+    }
+
+    /// The log said, in passing, that this index is durable. Only for runs in which no index is given twice.
+    pub(crate) fn durable_index(&mut self, index: u64) {
+        let mut image = self.base.clone();
+        let needed = std::iter::once(None)
+            .chain(self.calls.iter().map(Some))
+            .position(|accepted| {
+                accepted.into_iter().for_each(|accepted| image.apply(&accepted.call));
+                image.last_index() >= index
+            })
+            .unwrap_or_else(|| panic!("P2: index {index} is durable, and nobody appended it"));
+        self.durable = self.durable.max(needed);
+    }
+
+    /// A call that was accepted was told of a failure.
+    pub(crate) fn failed(&mut self, id: CallId, error: &Error) {
+        if self.given_back.remove(&id) {
+            return assert!(error.is_no_space(), "{id:?} gave its index back and failed: {error}");
+        }
+        let place = self.place(id);
+        assert!(place >= self.durable, "P1: {id:?} was durable, and now it failed: {error}");
+        if error.kind() == ErrorKind::NoSpace {
+            assert!(self.space_is_short, "P5: there is space, and {id:?} failed: {error}");
+            assert!(place >= self.written, "P5: {id:?} was written, and now it failed: {error}");
+            // Nothing of it may ever be found.
+            self.calls.remove(place);
+            return;
+        }
+        assert!(error.is_poisoned(), "{id:?} was accepted and failed in a strange way: {error}");
+        assert!(self.faulty, "nothing was made to fail, and {id:?} failed: {error}");
+        self.failed = Some(self.failed.map_or(id, |failed| failed.min(id)));
+    }
+
+    /// A call was refused at once.
+    pub(crate) fn refused(&self, error: &Error) {
+        let allowed = match error.kind() {
+            ErrorKind::NoSpace => self.space_is_short,
+            ErrorKind::Poisoned => self.faulty,
+            ErrorKind::Full => true,
+            _ => false,
+        };
+        assert!(allowed, "a call was refused: {error}");
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// Compares an entry that was read from the open log.
+    pub(crate) fn read(&mut self, entry: &Entry, indexes_are_unique: bool) {
+        let mut image = self.base.clone();
+        let mut seen = image.has(entry);
+        for accepted in &self.calls {
+            image.apply(&accepted.call);
+            seen |= image.has(entry);
+        }
+        let Entry { index, term, .. } = entry;
+        assert!(seen, "P2: entry {index} of term {term} was read, and nobody appended it");
+        if indexes_are_unique {
+            self.durable_index(entry.index);
+        }
+    }
+
+    /// The log was closed in peace: all that was accepted is there.
+    pub(crate) fn closed(&mut self) {
+        assert!(!self.has_failed(), "P3: the log closed in peace after a failure");
+        self.durable = self.calls.len();
+    }
+
+    /// Calls that must have survived.
+    fn least(&self, ending: Ending) -> usize {
+        match ending {
+            Ending::Closed => self.calls.len(),
+            Ending::Killed if !self.has_failed() && !self.faulty => self.written.max(self.durable),
+            Ending::Killed | Ending::PowerLost => self.durable,
+        }
+    }
+
+    /// Compares what is found with what may be: says how many of the calls survived.
+    pub(crate) fn found(&self, ending: Ending, entries: &[Entry], state: &HardState) -> usize {
+        let least = self.least(ending);
+        let mut image = self.image(least);
+        for survived in least.. {
+            if image.is(entries, state) {
+                return survived;
+            }
+            let Some(next) = self.calls.get(survived) else { break };
+            image.apply(&next.call);
+        }
+        let is = (0..=self.calls.len()).find(|&calls| self.image(calls).is(entries, state));
+        panic!(
+            "P1, P2: after {ending:?}, {least} of {} calls must be there ({} durable, {} written, of {} entries \
+             when the log was opened), and what was found, {} entries up to {:?} and {state:?}, is {}",
+            self.calls.len(),
+            self.durable,
+            self.written,
+            self.base.entries.len(),
+            entries.len(),
+            entries.last().map(|entry| (entry.index, entry.term, entry.data.len())),
+            match is {
+                Some(calls) => format!("what {calls} calls make"),
+                None => "nothing that any number of calls makes".to_owned(),
+            }
+        );
+    }
+
+    /// Whether calls survived that nobody was told of, and whether such are lost that were only written.
+    pub(crate) fn beyond_promises(&self, survived: usize) -> (bool, bool) {
+        (survived > self.durable.max(self.written), survived < self.written)
+    }
+
+    /// The log is open again, with the first `survived` calls. What is there now stays.
+    pub(crate) fn opened(&mut self, survived: usize) {
+        let base = self.image(survived);
+        *self = Oracle { base, ids: self.ids, ..Oracle::default() };
+    }
+}

@@ -1,0 +1,170 @@
+//! What a seed stands for: a machine, a way of writing, a load, and what goes wrong.
+//!
+//! Each run has a few of the things that can happen, often, instead of all of them, rarely ("swarm testing", Groce et
+//! al., ISSTA 2012): some failures need a machine on which little else happens.
+
+use crate::coverage::Met;
+use fastrand::Rng;
+use seawal::testing::{OpKind, Sim};
+use seawal::{Durability, Options, Packing, Prealloc, SyncMethod};
+use std::time::Duration;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+const MODES: [Met; 9] = [
+    Met::Dense,
+    Met::Blocks,
+    Met::Window,
+    Met::WindowZeroed,
+    Met::OneInFlight,
+    Met::EverySec,
+    Met::NoDirectIo,
+    Met::CopyOnWrite,
+    Met::DeviceZeroes,
+];
+
+/// Something that chance makes fail, once in so many times.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    Fails { op: OpKind, errno: i32, once_in: u32 },
+    ShortWrites { once_in: u32 },
+    Slow { op: OpKind, once_in: u32 },
+}
+
+impl Fault {
+    pub(crate) fn inject(self, sim: &Sim) {
+        match self {
+            Fault::Fails { op, errno, once_in } => sim.fail_once_in(op, once_in, errno),
+            Fault::ShortWrites { once_in } => sim.short_write_once_in(once_in),
+            Fault::Slow { op, once_in } => {
+                sim.slow_once_in(op, once_in, Duration::from_millis(30));
+            }
+        }
+    }
+
+    /// Whether the log may take it for a lack of space.
+    fn is_of_space(self) -> bool {
+        matches!(
+            self,
+            Fault::Fails { op: OpKind::Allocate, .. } | Fault::Fails { errno: ENOSPC, .. }
+        )
+    }
+
+    /// Whether it is one that a log must bear without a failure.
+    pub(crate) fn is_harmless(self) -> bool {
+        matches!(self, Fault::Slow { .. })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub mode: Met,
+    /// Each life of the log is in a mode of its own.
+    pub modes_change: bool,
+    pub faults: Vec<Fault>,
+    /// Callers at the same time.
+    pub callers: usize,
+    pub record_bytes_max: usize,
+    /// Nothing is written but entries of ever new indexes.
+    pub indexes_are_unique: bool,
+    pub cancels: bool,
+    pub full_disk: bool,
+    /// Calls may be refused for want of space.
+    pub space_is_short: bool,
+    pub small_queue: bool,
+    pub rot: bool,
+    /// Operations of a life, at most, before it is ended.
+    pub operations_max: u64,
+    pub idles: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Plan {
+        let full_disk = rng.u8(..6) == 0;
+        let small_queue = rng.u8(..4) == 0;
+        let faulty = !full_disk && rng.u8(..5) < 2;
+        let faults: Vec<Fault> =
+            if faulty { (0..rng.u8(1..=3)).map(|_| fault(rng)).collect() } else { vec![] };
+        let space_is_short = full_disk || faults.iter().any(|fault| fault.is_of_space());
+        // A caller cannot know whether a call that he gave up was refused for want of space, nor when a call without an
+        // index got through a full queue.
+        let indexes_are_unique = space_is_short || small_queue || rng.bool();
+        Plan {
+            mode: MODES[rng.usize(..MODES.len())],
+            modes_change: rng.u8(..5) == 0,
+            faults,
+            callers: rng.usize(1..=6),
+            record_bytes_max: [60, 600, 3000, 9000][rng.usize(..4)],
+            indexes_are_unique,
+            cancels: !space_is_short && rng.u8(..3) == 0,
+            full_disk,
+            space_is_short,
+            small_queue,
+            rot: rng.u8(..4) == 0,
+            operations_max: [20, 60, 200][rng.usize(..3)],
+            idles: rng.u8(..3) == 0,
+        }
+    }
+
+    /// The mode of the next life.
+    pub(crate) fn next_mode(&self, rng: &mut Rng) -> Met {
+        if self.modes_change { MODES[rng.usize(..MODES.len())] } else { self.mode }
+    }
+
+    pub(crate) fn options(&self, mode: Met, rng: &mut Rng) -> Options {
+        let kib = |kib: u64| kib << 10;
+        let options = Options::new()
+            .group_bytes_max((4 << 10) << rng.u8(..3))
+            .segment_bytes(kib([32, 48, 64][rng.usize(..3)]))
+            .in_flight_max(rng.usize(2..=6))
+            .idle_mark_after(self.idles.then_some(Duration::from_millis(2)));
+        let options = match mode {
+            Met::Dense => options
+                .sync_method(SyncMethod::Fdatasync)
+                .prealloc(Prealloc::Fallocate)
+                .segment_bytes(kib(16)),
+            Met::Blocks => options.sync_method(SyncMethod::Fdatasync).packing(Packing::Block),
+            Met::Window => options.sync_method(SyncMethod::Dsync).prealloc(Prealloc::Fallocate),
+            Met::WindowZeroed | Met::DeviceZeroes => options.sync_method(SyncMethod::Dsync),
+            Met::OneInFlight => options
+                .sync_method(SyncMethod::Dsync)
+                .in_flight_max(1)
+                .group_delay(Duration::from_micros(300)),
+            Met::EverySec => options
+                .sync_method([SyncMethod::Fdatasync, SyncMethod::Dsync][rng.usize(..2)])
+                .durability(Durability::Written)
+                .sync_interval(Duration::from_millis(2)),
+            _ => options,
+        };
+        if self.small_queue {
+            return options.queue_bytes_max(4 << 10).queue_records_max(rng.usize(1..=4));
+        }
+        options
+    }
+
+    /// Makes the machine what it is to be in this mode.
+    pub(crate) fn prepare(mode: Met, sim: &Sim) {
+        sim.set_direct_io(mode != Met::NoDirectIo);
+        sim.set_copy_on_write(mode == Met::CopyOnWrite);
+        sim.set_zeroes_ranges(mode == Met::DeviceZeroes);
+    }
+}
+
+fn fault(rng: &mut Rng) -> Fault {
+    // Rare enough that a log gets somewhere, often enough that a run meets it.
+    let once_in = [8, 30, 100][rng.usize(..3)];
+    let fails = |op, errno| Fault::Fails { op, errno, once_in };
+    match rng.u8(..12) {
+        0 | 1 => fails(OpKind::Write, EIO),
+        2 => fails(OpKind::Write, ENOSPC),
+        3 | 4 => fails(OpKind::Sync, EIO),
+        5 => Fault::Fails { op: OpKind::SyncDir, errno: EIO, once_in: 3 },
+        6 => Fault::Fails { op: OpKind::Rename, errno: EIO, once_in: 3 },
+        7 => Fault::Fails { op: OpKind::Allocate, errno: EIO, once_in: 3 },
+        8 => fails(OpKind::Read, EIO),
+        9 => fails(OpKind::WriteZeros, EIO),
+        10 => Fault::ShortWrites { once_in },
+        _ => Fault::Slow { op: OpKind::Sync, once_in: 8 },
+    }
+}

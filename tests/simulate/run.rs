@@ -1,0 +1,427 @@
+//! One run: lives of one log on one simulated machine, each with a recovery before it and some ending behind it.
+
+use crate::coverage::{Coverage, Met};
+use crate::life::Life;
+use crate::oracle::{Ending, Oracle};
+use crate::plan::{Fault, Plan};
+use crate::story::Story;
+use bytes::Bytes;
+use fastrand::Rng;
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use seawal::testing::{Crash, OpKind, Sim, TraceEntry};
+use seawal::{Durability, Entries, Entry, HardState, Recovery, Result, Verdict, Wal};
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+const DIR: &str = "/data/log";
+/// A run makes at least so many calls, with at least one rotation, one crash and one recovery from it.
+pub(crate) const CALLS_MIN: u64 = 50;
+/// Then it is as good as a hang.
+const LIVES_MAX: usize = 500;
+/// What chance does not end earlier is ended after this time.
+const LIFE_MAX: Duration = Duration::from_secs(60);
+
+/// Runs the seed that the story's machine was made with.
+pub(crate) fn run(seed: u64, story: &Rc<Story>) -> Coverage {
+    let mut run = Run::new(seed, story);
+    while !run.is_enough() {
+        assert!(run.lives < LIVES_MAX, "after {LIVES_MAX} lives the run has come to nothing");
+        run.life();
+        run.lives += 1;
+    }
+    // Whatever the last ending was, what is left is a log.
+    run.sim.clear_faults();
+    if let Some((wal, _)) = run.open(u64::MAX) {
+        run.sim.block_on(wal.close()).expect("nothing is made to fail");
+    }
+    let mut coverage = run.coverage.borrow().clone();
+    coverage.runs = 1;
+    coverage.operations = run.sim.operations();
+    coverage
+}
+
+struct Run {
+    sim: Sim,
+    story: Rc<Story>,
+    rng: Rng,
+    plan: Rc<Plan>,
+    oracle: Rc<RefCell<Oracle>>,
+    coverage: Rc<RefCell<Coverage>>,
+    lives: usize,
+    /// The mode of the life before.
+    mode: Option<Met>,
+    /// The worst since the log was last open.
+    ending: Ending,
+    /// The log was open once.
+    created: bool,
+    /// Recoveries in a row that were interrupted.
+    interrupted: usize,
+}
+
+impl Run {
+    fn new(seed: u64, story: &Rc<Story>) -> Run {
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::new(&mut rng);
+        story.tell(|| format!("{plan:?}"));
+        let sim = story.sim.clone();
+        sim.create_dir("/data");
+        let micros = |rng: &mut Rng, max| Duration::from_micros(rng.u64(1..max));
+        sim.set_latency_spread(OpKind::Write, micros(&mut rng, 200));
+        sim.set_latency_spread(OpKind::WriteZeros, micros(&mut rng, 800));
+        sim.set_latency_spread(OpKind::Sync, micros(&mut rng, 200));
+        sim.set_failures_are_partial(rng.bool());
+        Run {
+            sim,
+            story: Rc::clone(story),
+            rng,
+            plan: Rc::new(plan),
+            oracle: Rc::default(),
+            coverage: Rc::default(),
+            lives: 0,
+            mode: None,
+            ending: Ending::Closed,
+            created: false,
+            interrupted: 0,
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        let coverage = self.coverage.borrow();
+        coverage.calls >= CALLS_MIN
+            && coverage.crashes > 0
+            && coverage.has_met(Met::Rotation)
+            && self.lives > 2
+    }
+
+    fn life(&mut self) {
+        if self.plan.rot && self.ending != Ending::Killed && self.created {
+            self.rot();
+        }
+        let Some((wal, mode)) = self.recover() else {
+            return;
+        };
+        self.inject();
+        let began = self.sim.trace().len();
+        let outcome = self.live(wal, mode);
+        self.note_faults(began);
+        self.end(outcome, began);
+    }
+
+    /// Opens the log, unless that is interrupted or fails.
+    fn recover(&mut self) -> Option<(Wal, Met)> {
+        self.sim.clear_faults();
+        let began = self.sim.trace().len();
+        let faulty = !self.plan.faults.is_empty() && self.rng.u8(..3) == 0;
+        if faulty {
+            self.inject();
+        } else if self.rng.u8(..4) == 0 && self.created && self.ending != Ending::Killed {
+            self.reader_agrees();
+        }
+        let interrupt = self.rng.u8(..4) == 0;
+        let at = if interrupt { self.sim.operations() + self.rng.u64(1..30) } else { u64::MAX };
+        let opened = self.open(at);
+        self.note_faults(began);
+        if opened.is_none() && self.ending == Ending::Closed {
+            self.ending = Ending::Killed;
+        }
+        opened
+    }
+
+    /// Opens the log and compares what is there. `None` if it was interrupted, or failed where it may.
+    fn open(&mut self, at: u64) -> Option<(Wal, Met)> {
+        let mode = self.plan.next_mode(&mut self.rng);
+        Plan::prepare(mode, &self.sim);
+        let options = self.plan.options(mode, &mut self.rng);
+        let open = self.sim.open_or_create(DIR, options);
+        let Some(opened) = self.sim.block_on_until(at, open) else {
+            self.interrupted += 1;
+            self.meet(if self.created { Met::CrashInRecovery } else { Met::CrashInCreate });
+            self.meet_if(Met::CrashInRecoveryTwice, self.created && self.interrupted > 1);
+            self.crash();
+            return None;
+        };
+        self.story
+            .tell(|| format!("opened as {mode:?}: {:?}", opened.as_ref().map(|opened| &opened.1)));
+        let (wal, recovery) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let faulty = self.oracle.borrow().faulty;
+                assert!(faulty, "P4: nothing was damaged, and the log does not open: {error}");
+                assert!(!error.is_damaged(), "P4: what fails to be read is not damaged: {error}");
+                self.meet(Met::FailedOpen);
+                self.sim.kill();
+                return None;
+            }
+        };
+        self.sim.clear_faults();
+        self.compare(&wal, &recovery);
+        self.meet_if(Met::ModeChanged, self.mode.is_some_and(|before| before != mode));
+        self.meet(mode);
+        self.mode = Some(mode);
+        self.created = true;
+        self.interrupted = 0;
+        self.ending = Ending::Closed;
+        Some((wal, mode))
+    }
+
+    fn compare(&mut self, wal: &Wal, recovery: &Recovery) {
+        let entries = self.sim.block_on(collect(wal.read(..))).expect("what was opened is read");
+        assert_eq!(recovery.last_index, entries.last().map(|entry| entry.index));
+        assert_eq!(wal.durable_index(), entries.len() as u64, "what is handed out is durable");
+        let survived = self.found(&entries, &recovery.hard_state);
+        let (more, less) = self.oracle.borrow().beyond_promises(survived);
+        self.meet_if(Met::UnackedSurvived, more);
+        self.meet_if(Met::WrittenLost, less);
+        self.meet_if(Met::TornTailCut, recovery.verdict == Verdict::Torn);
+        self.oracle.borrow_mut().opened(survived);
+    }
+
+    fn found(&self, entries: &[Entry], state: &HardState) -> usize {
+        self.oracle.borrow().found(self.ending, entries, state)
+    }
+
+    /// Who only reads finds what is found by who opens it for writing afterwards.
+    fn reader_agrees(&mut self) {
+        let read = |sim: &Sim| -> Result<(Vec<Entry>, HardState)> {
+            sim.block_on(async {
+                let (reader, recovery) = sim.open_reader(DIR, seawal::Options::new()).await?;
+                Ok((collect(reader.read(..)).await?, recovery.hard_state))
+            })
+        };
+        let (entries, state) = read(&self.sim).expect("nothing is made to fail");
+        let survived = self.found(&entries, &state);
+        let opened = self.open(u64::MAX);
+        let (wal, _) = opened.expect("what a reader opens opens");
+        let after = self.sim.block_on(collect(wal.read(..))).expect("what was opened is read");
+        assert_eq!(after.len(), entries.len(), "reader and writer see {survived} calls");
+        assert_eq!(after, entries);
+        self.meet(Met::ReaderAgrees);
+        self.sim.block_on(wal.close()).expect("nothing is made to fail");
+    }
+
+    fn inject(&mut self) {
+        if self.plan.faults.is_empty() || self.rng.bool() {
+            return;
+        }
+        for fault in &self.plan.faults {
+            fault.inject(&self.sim);
+        }
+        let harmless = self.plan.faults.iter().all(|fault: &Fault| fault.is_harmless());
+        self.oracle.borrow_mut().faulty |= !harmless;
+    }
+
+    /// Lets the callers run until they are done or something ends it. Says whether the log was closed; `None` if it was
+    /// ended.
+    fn live(&mut self, wal: Wal, mode: Met) -> Option<bool> {
+        let everysec = mode == Met::EverySec;
+        let specimen = self.segments().last().and_then(|path| self.sim.read_file(path).ok());
+        self.oracle.borrow_mut().space_is_short |= self.plan.space_is_short;
+        let grown = self.lives.saturating_sub(5).min(20) * 500;
+        let plan =
+            Plan { record_bytes_max: self.plan.record_bytes_max + grown, ..(*self.plan).clone() };
+        let life = Rc::new(Life {
+            sim: self.sim.clone(),
+            story: Rc::clone(&self.story),
+            wal,
+            level: if everysec { Durability::Written } else { Durability::Durable },
+            plan: Rc::new(plan),
+            rng: RefCell::new(self.rng.fork()),
+            oracle: Rc::clone(&self.oracle),
+            coverage: Rc::clone(&self.coverage),
+            specimen: specimen.map(Bytes::from).unwrap_or_default(),
+            calls_left: Cell::new(self.rng.usize(5..80)),
+            ends_with_close: self.rng.bool(),
+        });
+        let at = match self.rng.u8(..4) {
+            0 => u64::MAX,
+            _ => self.sim.operations() + self.rng.u64(1..self.plan.operations_max),
+        };
+        let limit = match self.rng.u8(..3) {
+            0 => Duration::from_micros(self.rng.u64(..4000)),
+            _ => LIFE_MAX,
+        };
+        let living = Rc::clone(&life);
+        let mut running = Box::pin(async move { living.run().await });
+        let limited = async {
+            match select(running.as_mut(), pin!(self.sim.sleep(limit))).await {
+                Either::Left((closed, _)) => Some(closed),
+                Either::Right(_) => None,
+            }
+        };
+        let ended = self.sim.block_on_until(at, limited).flatten();
+        if ended.is_none() {
+            assert!(limit < LIFE_MAX || at < u64::MAX, "hang: the callers wait for ever");
+            // Who has been answered hears it: the log has given its word.
+            let _ = poll_once(running.as_mut());
+        }
+        self.sim.set_free_bytes(None);
+        self.meet_if(Met::Rotation, life.wal.stats().cuts > 0);
+        self.meet_if(Met::CrashAfterFailure, ended.is_none() && self.oracle.borrow().has_failed());
+        if ended.is_none() {
+            // What dies with the process does not close the log.
+            self.crash();
+        }
+        ended
+    }
+
+    /// After the callers are done.
+    fn end(&mut self, ended: Option<bool>, began: usize) {
+        let Some(closed) = ended else {
+            self.meet_if(Met::CrashInCut, in_cut(&self.sim.trace()[began..]));
+            return;
+        };
+        if closed {
+            self.meet(Met::Close);
+        } else {
+            // The handles are gone: what was accepted becomes durable in the background.
+            self.sim.block_on(self.sim.sleep(LIFE_MAX));
+            let (failed, faulty) = {
+                let oracle = self.oracle.borrow();
+                (oracle.has_failed(), oracle.faulty)
+            };
+            self.ending = if failed || faulty { Ending::Killed } else { Ending::Closed };
+            self.meet_if(Met::HandlesDropped, self.ending == Ending::Closed);
+        }
+        if self.ending == Ending::Closed && self.rng.bool() {
+            // Nothing can be lost any more.
+            self.oracle.borrow_mut().closed();
+            self.crash();
+        }
+    }
+
+    /// The process dies, or the machine.
+    fn crash(&mut self) {
+        let in_flight = self.sim.in_flight();
+        let writes = in_flight.iter().any(|op| matches!(op, OpKind::Write | OpKind::WriteZeros));
+        self.meet_if(Met::CrashInZeroFill, in_flight.contains(&OpKind::WriteZeros));
+        self.meet_if(Met::CrashInSync, in_flight.contains(&OpKind::Sync));
+        self.coverage.borrow_mut().crashes += 1;
+        if self.rng.u8(..3) == 0 {
+            self.story.tell(|| format!("killed, in flight {in_flight:?}"));
+            self.sim.kill();
+            self.meet(Met::Kill);
+            self.meet_if(Met::LateWrites, writes);
+            if self.ending == Ending::Closed {
+                self.ending = Ending::Killed;
+            }
+            return;
+        }
+        let crash = match self.rng.u8(..8) {
+            0 => Crash::LoseUnsynced,
+            1 => Crash::KeepUnsynced,
+            _ => Crash::Random,
+        };
+        let loss = self.sim.power_loss(crash);
+        self.story.tell(|| format!("{crash:?}, in flight {in_flight:?}: {loss:?}"));
+        self.ending = Ending::PowerLost;
+        self.meet(Met::PowerLoss);
+        self.meet_if(Met::Hole, loss.holes > 0);
+        self.meet_if(Met::TornWrite, loss.torn_writes > 0);
+        self.meet_if(Met::LostName, loss.lost_names > 0);
+        self.meet_if(Met::LostLength, loss.lost_lengths > 0);
+    }
+
+    /// A bit of the log rots. Opening refuses and names the segment, or the bit says nothing.
+    fn rot(&mut self) {
+        if self.rng.u8(..3) > 0 {
+            return;
+        }
+        let segments = self.segments();
+        let Some(path) = segments.get(self.rng.usize(..segments.len().max(1))).cloned() else {
+            return;
+        };
+        let bytes = self.sim.read_file_durable(&path).expect("it is listed");
+        let data = bytes.iter().rposition(|&byte| byte != 0).map_or(1, |last| last + 16);
+        let offset = self.rng.usize(..data.min(bytes.len()).max(1));
+        if offset >= bytes.len() {
+            return;
+        }
+        let xor = 1 << self.rng.u8(..8);
+        self.sim.clear_faults();
+        self.sim.corrupt(&path, offset, xor);
+        self.story.tell(|| format!("rot: {path} at {offset}"));
+        Plan::prepare(self.plan.mode, &self.sim);
+        let options = self.plan.options(self.plan.mode, &mut self.rng);
+        let open = self.sim.open(DIR, options);
+        match self.sim.block_on(open) {
+            Ok((wal, recovery)) => {
+                self.compare(&wal, &recovery);
+                self.meet(Met::RotHarmless);
+                self.ending = Ending::Closed;
+                self.sim.block_on(wal.close()).expect("nothing is made to fail");
+            }
+            Err(error) => {
+                assert!(error.is_damaged(), "a bit of {path} at {offset} rotted: {error}");
+                let named = error.path().and_then(|path| path.to_str());
+                assert_eq!(named, Some(path.as_str()), "at {offset}: {error}");
+                assert!(error.next_step().is_some(), "{error}");
+                self.meet(Met::RotRefused);
+                self.sim.corrupt(&path, offset, xor);
+                self.sim.kill();
+            }
+        }
+    }
+
+    /// The paths of the log's segments, oldest first.
+    fn segments(&self) -> Vec<String> {
+        let names = self.sim.list_dir(DIR).unwrap_or_default();
+        let names = names.into_iter().filter_map(|name| name.into_string().ok());
+        names.filter(|name| name.ends_with(".wal")).map(|name| format!("{DIR}/{name}")).collect()
+    }
+
+    fn note_faults(&self, began: usize) {
+        for entry in &self.sim.trace()[began..] {
+            self.meet_if(Met::ShortWrite, entry.short.is_some());
+            let slow = entry.op == OpKind::Sync && entry.takes >= Duration::from_millis(30);
+            self.meet_if(Met::SlowSync, slow);
+            if entry.error.is_none() {
+                continue;
+            }
+            match entry.op {
+                OpKind::Write | OpKind::WriteZeros => self.meet(Met::FailedWrite),
+                OpKind::Sync => self.meet(Met::FailedSync),
+                OpKind::SyncDir => self.meet(Met::FailedSyncDir),
+                OpKind::Rename => self.meet(Met::FailedRename),
+                OpKind::Allocate => self.meet(Met::FailedAllocate),
+                OpKind::Read => self.meet(Met::FailedRead),
+                _ => {}
+            }
+        }
+    }
+
+    fn meet(&self, met: Met) {
+        self.coverage.borrow_mut().meet(met);
+    }
+
+    fn meet_if(&self, met: Met, is_met: bool) {
+        self.coverage.borrow_mut().meet_if(met, is_met);
+    }
+}
+
+/// Whether the last that happened to names was a part of a cut, and not its end.
+fn in_cut(trace: &[TraceEntry]) -> bool {
+    let is_prepared = |entry: &TraceEntry| entry.path.extension().is_some_and(|e| e == "tmp");
+    let last = trace.iter().rev().find(|entry| match entry.op {
+        OpKind::Write => is_prepared(entry),
+        OpKind::Rename | OpKind::SyncDir => true,
+        _ => false,
+    });
+    last.is_some_and(|entry| entry.op != OpKind::SyncDir)
+}
+
+async fn collect(mut entries: Entries) -> Result<Vec<Entry>> {
+    let mut all = Vec::new();
+    while let Some(entry) = entries.next().await {
+        all.push(entry?);
+    }
+    Ok(all)
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
