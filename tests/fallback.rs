@@ -4,29 +4,16 @@
 
 mod common;
 
-use common::{cli, logs, require};
-use nix::libc::{ENOSYS, EPERM, SYS_io_uring_setup};
+use common::{cli, logs, require, seccomp};
+use nix::libc::{ENOSYS, EPERM};
 use seawal::{Options, Reader};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::process::{Command, Output};
 
 const RECORDS: usize = 50;
 
-/// Runs a command whose io_uring_setup is answered with `errno`. A filter is for the thread and what it starts.
+/// Runs a command whose io_uring_setup is answered with `errno`.
 fn where_refused(errno: i32, command: Command) -> Option<Output> {
-    let thread = std::thread::spawn(move || {
-        let filter: BpfProgram = SeccompFilter::new(
-            [(SYS_io_uring_setup, vec![])].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(errno as u32),
-            std::env::consts::ARCH.try_into().expect("known machine"),
-        )
-        .and_then(TryInto::try_into)
-        .expect("valid filter");
-        seccompiler::apply_filter(&filter).map_err(|error| error.to_string())?;
-        Ok::<Output, String>(cli::run(command, RECORDS).unwrap())
-    });
-    match thread.join().unwrap() {
+    match seccomp::without_uring(errno, move || cli::run(command, RECORDS).unwrap()) {
         Ok(output) => Some(output),
         Err(why) => {
             require::skip("seccomp", &why);

@@ -30,13 +30,14 @@ pub(crate) struct Repaired {
     pub backup: Option<PathBuf>,
 }
 
-/// Repairs the log in `dir` of which `file`, locked, is the newest segment.
+/// Repairs the log in `dir` of which `file`, locked, is the newest segment. It gets `space`, unless it is larger; whole
+/// blocks: a rest that is too small for a length field would look like the loss of one when the segment is sealed.
 pub(crate) async fn repair<D: Disk>(
     disk: &D,
     dir: &Path,
     file: &D::File,
     scan: &Scan,
-    segment_bytes: u64,
+    space: u64,
 ) -> Result<Repaired> {
     let path = &scan.newest().path;
     let end = scan.end.offset;
@@ -56,8 +57,8 @@ pub(crate) async fn repair<D: Disk>(
     file.truncate(end)
         .await
         .map_err(|error| Error::io("clearing what is behind the end", path, error))?;
-    let allocated = match file.allocate(0, segment_bytes.max(end)).await {
-        Ok(()) => segment_bytes.max(end),
+    let allocated = match file.allocate(0, space.max(end)).await {
+        Ok(()) => space.max(end),
         Err(error) => match Error::io("reserving space", path, error) {
             // Appends will ask again, and fail as long as there is no room.
             full if full.is_no_space() => end,

@@ -55,11 +55,15 @@ pub(crate) struct Preparation {
 }
 
 impl Preparation {
-    /// What a segment takes, in whole blocks.
     fn space(&self) -> u64 {
-        let blocks = self.segment_bytes.checked_next_multiple_of(ALIGN_BYTES);
-        blocks.unwrap_or(u64::MAX / ALIGN_BYTES * ALIGN_BYTES)
+        space(self.segment_bytes)
     }
+}
+
+/// What a segment takes, in whole blocks.
+pub(crate) fn space(segment_bytes: u64) -> u64 {
+    let blocks = segment_bytes.checked_next_multiple_of(ALIGN_BYTES);
+    blocks.unwrap_or(u64::MAX / ALIGN_BYTES * ALIGN_BYTES)
 }
 
 /// A file that can become the active segment.

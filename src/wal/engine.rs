@@ -237,7 +237,8 @@ async fn writable<D: Disk>(
     let (file, segments) = dir::lock_newest(disk, dir, options.lock_wait).await?;
     let scan = scan::scan(disk, &segments, options.start).await?;
     check_numbers(&scan)?;
-    let repaired = repair::repair(disk, dir, &file, &scan, options.segment_bytes).await?;
+    let space = pipeline::space(options.segment_bytes);
+    let repaired = repair::repair(disk, dir, &file, &scan, space).await?;
     let recovery = Recovery::new(&scan, Some(&repaired));
     if let Some(cut) = &recovery.cut {
         tracing::warn!(path = %cut.path.display(), position = %cut.position, bytes = cut.bytes,

@@ -684,6 +684,33 @@ fn log_opens_on_a_full_disk() {
     });
 }
 
+/// A log with segments of 32774 bytes was opened again and went on: its newest segment got just as many bytes, groups
+/// filled 32768 of them, and the next segment was begun. The 6 zeros left were too few for a length field: from then on
+/// every open refused the log as damaged. A segment takes whole blocks, also when it is opened again.
+#[test]
+fn segment_that_is_opened_again_takes_whole_blocks() {
+    for (options, rest) in
+        modes().into_iter().flat_map(|o| (0..8).map(move |rest| (o.clone(), rest)))
+    {
+        let options = options.segment_bytes((32 << 10) + rest).group_delay(Duration::ZERO);
+        let story = format!("{}, {rest} bytes over", mode(&options));
+        let sim = machine(rest);
+        sim.block_on(async {
+            let mut acked = 0;
+            for _ in 0..3 {
+                let (wal, recovery) =
+                    start_on(&sim, options.clone(), How::OpenOrCreate).await.expect(&story);
+                assert_eq!(recovery.last_index.unwrap_or(0), acked, "{story}");
+                // One by one: with whole blocks each takes one, so they fill just 32768 bytes.
+                for n in 0..40 {
+                    acked = wal.append(payload(n, 900)).await.unwrap();
+                }
+                wal.close().await.unwrap();
+            }
+        });
+    }
+}
+
 /// What was only written is synced after a while. Until that sync, or the write before it, comes back, there is nothing
 /// to do: once, the loop looked at the clock again and again meanwhile.
 #[test]
