@@ -47,6 +47,7 @@ mod options;
 mod payload;
 mod recovery;
 mod segment;
+mod sync;
 mod tail;
 mod types;
 mod wal;
