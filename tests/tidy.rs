@@ -9,7 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("error", &[]),
     ("live", &[]),
-    ("inbox", &[]),
+    ("inbox", &["sync"]),
     ("metrics", &[]),
     // What threads meet at, for those that loom looks at.
     ("sync", &[]),
