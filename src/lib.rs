@@ -42,6 +42,8 @@ mod format;
 mod inbox;
 mod io;
 mod live;
+#[cfg(all(test, seawal_loom))]
+mod loom_tests;
 mod metrics;
 mod options;
 mod payload;
