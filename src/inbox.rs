@@ -4,62 +4,80 @@
 //! sending exclude each other, and ending takes out what is left.
 
 use crate::error::Error;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::PoisonError;
+use std::task::{Context, Poll, Waker};
 
-/// The queue. Senders and the receiver share it.
+/// The queue. Senders and the one receiver share it.
 #[derive(Debug)]
 pub(crate) struct Inbox<T> {
-    gate: Mutex<Gate<T>>,
-    receiver: flume::Receiver<T>,
+    state: Mutex<State<T>>,
 }
 
 #[derive(Debug)]
-enum Gate<T> {
-    Open(flume::Sender<T>),
+struct State<T> {
+    items: VecDeque<T>,
+    receiver: Option<Waker>,
     /// Nobody will receive again, and why.
-    Deserted(Error),
+    deserted: Option<Error>,
 }
 
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Inbox<T> {
-        let (sender, receiver) = flume::unbounded();
-        Inbox { gate: Mutex::new(Gate::Open(sender)), receiver }
+        let state = State { items: VecDeque::new(), receiver: None, deserted: None };
+        Inbox { state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gate<T>> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts an item in, unless nobody will receive it.
     pub(crate) fn send(&self, item: T) -> Result<(), Error> {
-        match &*self.lock() {
-            Gate::Open(sender) => {
-                // The receiver lives as long as the inbox.
-                let _ = sender.send(item);
-                Ok(())
-            }
-            Gate::Deserted(error) => Err(error.clone()),
+        let mut state = self.lock();
+        if let Some(error) = &state.deserted {
+            return Err(error.clone());
         }
+        state.items.push_back(item);
+        let receiver = state.receiver.take();
+        drop(state);
+        receiver.into_iter().for_each(Waker::wake);
+        Ok(())
     }
 
     /// From now on `send` fails with `error`, and `receive` ends. Gives back what was not received yet.
     pub(crate) fn desert(&self, error: Error) -> Vec<T> {
-        let mut gate = self.lock();
-        *gate = Gate::Deserted(error);
-        self.receiver.drain().collect()
+        let mut state = self.lock();
+        state.deserted = Some(error);
+        let left = std::mem::take(&mut state.items);
+        let receiver = state.receiver.take();
+        drop(state);
+        receiver.into_iter().for_each(Waker::wake);
+        left.into()
     }
 
     /// Why nobody will receive again.
     pub(crate) fn deserted(&self) -> Option<Error> {
-        match &*self.lock() {
-            Gate::Open(_) => None,
-            Gate::Deserted(error) => Some(error.clone()),
-        }
+        self.lock().deserted.clone()
     }
 
-    /// Waits for the next item; `None` when the inbox is deserted.
+    /// Waits for the next item; `None` when the inbox is deserted. For one receiver.
     pub(crate) async fn receive(&self) -> Option<T> {
-        self.receiver.recv_async().await.ok()
+        poll_fn(|context| self.poll_receive(context)).await
+    }
+
+    fn poll_receive(&self, context: &Context<'_>) -> Poll<Option<T>> {
+        let mut state = self.lock();
+        if let Some(item) = state.items.pop_front() {
+            return Poll::Ready(Some(item));
+        }
+        if state.deserted.is_some() {
+            return Poll::Ready(None);
+        }
+        state.receiver = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 

@@ -42,11 +42,14 @@ mod format;
 mod inbox;
 mod io;
 mod live;
+#[cfg(all(test, seawal_loom))]
+mod loom_tests;
 mod metrics;
 mod options;
 mod payload;
 mod recovery;
 mod segment;
+mod sync;
 mod tail;
 #[cfg(feature = "testing")]
 pub mod testing;

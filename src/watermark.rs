@@ -5,11 +5,12 @@
 
 use crate::error::{Error, Result};
 use crate::live::Live;
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Position, Seq};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// The durable part of the log.

@@ -9,17 +9,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("error", &[]),
     ("live", &[]),
-    ("inbox", &[]),
+    ("inbox", &["sync"]),
     ("metrics", &[]),
+    // What threads meet at, for those that loom looks at.
+    ("sync", &[]),
     ("payload", &[]),
     ("format", &[]),
     ("io", &[]),
     ("tail", &["format"]),
-    ("watermark", &["live"]),
+    ("watermark", &["live", "sync"]),
     // Of `wal` the handle of a thread, which is itself an option.
     ("options", &["commit", "segment", "io", "wal"]),
     ("segment", &["io"]),
-    ("commit", &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload"]),
+    (
+        "commit",
+        &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload", "sync"],
+    ),
     ("recovery", &["segment", "format", "io", "watermark", "live", "inbox"]),
     (
         "wal",

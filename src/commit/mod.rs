@@ -50,6 +50,8 @@ pub(crate) mod committer;
 pub(crate) mod content;
 pub(crate) mod flight;
 pub(crate) mod group;
+#[cfg(all(test, seawal_loom))]
+mod loom_tests;
 pub(crate) mod policy;
 pub(crate) mod queue;
 mod room;

@@ -15,13 +15,14 @@ use super::ticket::{Durability, Ticket, Waiter};
 use super::waiters::{Waiters, Wakers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::Live;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::types::Position;
 use crate::watermark::wake;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
