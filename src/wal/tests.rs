@@ -332,14 +332,14 @@ fn process_death_then_power_loss() {
 /// P3: any operation fails once; nothing acked is lost, and nothing is acked after a failed write or sync.
 #[test]
 fn every_operation_fails_once() {
-    for errno in [EIO, ENOSPC] {
+    for (options, errno) in modes().into_iter().flat_map(|m| [(m.clone(), EIO), (m, ENOSPC)]) {
         let mut failed = 0;
         for n in 1.. {
-            let story = format!("errno {errno} at operation {n}");
+            let story = format!("{}, errno {errno} at operation {n}", mode(&options));
             let sim = machine(n);
             let known = Shared::<Known>::default();
             sim.fail_nth(n, errno);
-            let outcome = sim.block_on(life(sim.clone(), options(), known.clone(), 1));
+            let outcome = sim.block_on(life(sim.clone(), options.clone(), known.clone(), 1));
             if sim.pending_faults() > 0 {
                 break;
             }
@@ -347,9 +347,9 @@ fn every_operation_fails_once() {
             sim.clear_faults();
             sim.power_loss(Crash::LoseUnsynced);
             // A failed call may have left records that no later call built on; `check` allows them as a continuation.
-            check(&sim, options(), &known, &story);
+            check(&sim, options.clone(), &known, &story);
         }
-        assert!(failed > 50, "only {failed} failures were noticed");
+        assert!(failed > 30, "{}: only {failed} failures were noticed", mode(&options));
     }
 }
 

@@ -15,6 +15,7 @@ mod life;
 mod oracle;
 mod plan;
 mod run;
+mod small;
 mod soak;
 mod story;
 
@@ -79,6 +80,10 @@ fn main() -> ExitCode {
         Trial::test("promises_hold_on_every_seed", || {
             let failure = (0..RUNS).find_map(|seed| soak::attempt(seed).err());
             failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
+        }),
+        Trial::test("every_state_of_small_histories_is_a_log", || {
+            small::every_state_of_small_histories();
+            Ok(())
         }),
         Trial::test("the_same_seed_gives_the_same_run", || {
             for seed in 0..50 {
