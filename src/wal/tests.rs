@@ -949,6 +949,24 @@ fn hard_state_is_in_every_head() {
     });
 }
 
+/// Found by `scripts/fuzz repair`: a snapshot record at index 0 with term 1 was acked, and the log it was in refused as
+/// damaged from then on, since the record of its head says 0/0.
+#[test]
+fn snapshot_of_nothing_has_no_term() {
+    let sim = machine(1);
+    let snapshot = |term| Snapshot { index: 0, term, conf_state: None };
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await.unwrap();
+        let error = wal.save_snapshot(snapshot(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        wal.save_snapshot(snapshot(0)).await.unwrap();
+        wal.append("first").await.unwrap();
+        wal.close().await.unwrap();
+        let (_, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!(recovery.last_index, Some(1));
+    });
+}
+
 /// Create gives the log its name last; a crash in it leaves no half log that would block a second try.
 #[test]
 fn interrupted_create_can_be_repeated() {
