@@ -50,6 +50,10 @@ struct Args {
     #[arg(long = "for", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
 
+    /// So many at a time; else as many as there are cores.
+    #[arg(long)]
+    jobs: Option<usize>,
+
     /// The first seed; else 0 for a number of runs, and a random one for a time.
     #[arg(long)]
     first: Option<u64>,
@@ -74,7 +78,7 @@ fn main() -> ExitCode {
             Amount::Runs(_) => 0,
             Amount::Time(_) => fastrand::u64(..1 << 48),
         });
-        return Soak { amount, first, least: args.least }.run();
+        return Soak { amount, first, least: args.least, jobs: args.jobs }.run();
     }
     let trials = vec![
         Trial::test("promises_hold_on_every_seed", || {
