@@ -204,7 +204,7 @@ impl Life {
         let mut oracle = self.oracle.borrow_mut();
         match durability {
             Durability::Durable => oracle.durable(id),
-            _ => oracle.written(id),
+            _ => oracle.written(id, self.sim.now()),
         }
     }
 

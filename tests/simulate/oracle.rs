@@ -6,6 +6,7 @@
 
 use crate::image::{Call, Image};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use seawal::{Entry, Error, ErrorKind, HardState};
 
@@ -19,6 +20,8 @@ struct Accepted {
     /// The first index that it was given, if it is one that nobody had before.
     first: Option<u64>,
     call: Call,
+    /// When it was told that the kernel has it.
+    written_at: Option<Duration>,
 }
 
 /// What happened to the machine or the process between two lives.
@@ -62,7 +65,7 @@ impl Oracle {
         }
         self.ids += 1;
         let id = CallId(self.ids);
-        self.calls.push(Accepted { id, first, call });
+        self.calls.push(Accepted { id, first, call, written_at: None });
         id
     }
 
@@ -100,8 +103,20 @@ impl Oracle {
     }
 
     /// A call was told that the kernel has it.
-    pub(crate) fn written(&mut self, id: CallId) {
-        self.written = self.reported(id).max(self.written);
+    pub(crate) fn written(&mut self, id: CallId, now: Duration) {
+        let upto = self.reported(id);
+        self.written = upto.max(self.written);
+        self.calls[upto - 1].written_at = Some(now);
+    }
+
+    /// The log syncs at intervals, so that so much time, at most, may be lost: the rest is durable by now.
+    pub(crate) fn time_passed(&mut self, loss_window: Duration, now: Duration) {
+        if self.faulty {
+            return;
+        }
+        let is_old = |call: &Accepted| call.written_at.is_some_and(|at| at + loss_window < now);
+        let durable = self.calls.iter().rposition(is_old).map_or(0, |last| last + 1);
+        self.durable = self.durable.max(durable);
     }
 
     /// A sync that was asked for after this call was reported.

@@ -9,6 +9,11 @@ use seawal::testing::{OpKind, Sim};
 use seawal::{Durability, Options, Packing, Prealloc, SyncMethod};
 use std::time::Duration;
 
+/// Between syncs of a log that syncs at intervals.
+const SYNC_INTERVAL: Duration = Duration::from_millis(2);
+/// What a slow operation takes.
+const SLOW: Duration = Duration::from_millis(30);
+
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
@@ -38,7 +43,7 @@ impl Fault {
             Fault::Fails { op, errno, once_in } => sim.fail_once_in(op, once_in, errno),
             Fault::ShortWrites { once_in } => sim.short_write_once_in(once_in),
             Fault::Slow { op, once_in } => {
-                sim.slow_once_in(op, once_in, Duration::from_millis(30));
+                sim.slow_once_in(op, once_in, SLOW);
             }
         }
     }
@@ -136,13 +141,20 @@ impl Plan {
             Met::EverySec => options
                 .sync_method([SyncMethod::Fdatasync, SyncMethod::Dsync][rng.usize(..2)])
                 .durability(Durability::Written)
-                .sync_interval(Duration::from_millis(2)),
+                .sync_interval(SYNC_INTERVAL),
             _ => options,
         };
         if self.small_queue {
             return options.queue_bytes_max(4 << 10).queue_records_max(rng.usize(1..=4));
         }
         options
+    }
+
+    /// What a power loss may take of a log that syncs at intervals: an interval, and the time of a sync, of the one
+    /// before it, and of the writes that they wait for.
+    pub(crate) fn loss_window(&self) -> Duration {
+        let slow = self.faults.iter().any(|fault| matches!(fault, Fault::Slow { .. }));
+        SYNC_INTERVAL + if slow { SLOW * 2 } else { Duration::ZERO } + Duration::from_millis(2)
     }
 
     /// Makes the machine what it is to be in this mode.

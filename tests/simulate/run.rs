@@ -267,6 +267,10 @@ impl Run {
             // Who has been answered hears it: the log has given its word.
             let _ = poll_once(running.as_mut());
         }
+        if everysec {
+            let (window, now) = (self.plan.loss_window(), self.sim.now());
+            self.oracle.borrow_mut().time_passed(window, now);
+        }
         self.sim.set_free_bytes(None);
         self.meet_if(Met::Rotation, life.wal.stats().cuts > 0);
         self.meet_if(Met::CrashAfterFailure, ended.is_none() && self.oracle.borrow().has_failed());
