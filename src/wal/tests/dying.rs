@@ -114,3 +114,22 @@ fn opener_is_told() {
     let (_, when) = flume::bounded(0);
     is_told("an early opener", async move { open(&dir, options, when).await.map(drop) });
 }
+
+/// A job that was sent just as its thread died, lay in the channel for ever, as it holds the channel itself.
+#[test]
+fn opener_is_told_whose_job_nobody_took() {
+    let parent = tempfile::tempdir().unwrap();
+    let (alive, when) = flume::bounded::<()>(0);
+    let options = Options::new().backend(Backend::Threads);
+    let thread = SubmissionThread::running(options.disk_config(), move |_host| {
+        let _ = when.recv();
+        panic!("boom of the runtime");
+    });
+    let options = options.submission_thread(&thread.unwrap());
+    let open = || Wal::open_or_create(parent.path().join("log"), options.clone());
+    let mut waits = Box::pin(open());
+    assert!(is_pending(&mut waits));
+    drop(alive);
+    is_told("an opener", waits);
+    is_told("a later one", open());
+}
