@@ -163,8 +163,13 @@ fn wake_all(due: Vec<Waker>) {
 /// Wakes a caller; never under a lock. A waker is the caller's own code: if it panics, nobody else shall suffer for
 /// it, neither the log nor those who wait behind it in the row.
 pub(crate) fn wake(waker: Waker) {
+    unharmed(|| waker.wake());
+}
+
+/// The same for what wakes a caller by the way, as the end of a oneshot channel does.
+pub(crate) fn unharmed(wakes: impl FnOnce()) {
     // The panic hook has told of it.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wakes));
 }
 
 #[cfg(test)]

@@ -541,6 +541,28 @@ fn wakers_that_panic_harm_nobody() {
     });
 }
 
+/// A log dies while one closes it whose waker panics: the others are told all the same.
+#[test]
+fn panicking_waker_of_who_closes_harms_nobody() {
+    within(HANG, "after a waker that panics", || {
+        let (_parent, dir) = new_dir();
+        let wal = Wal::create_blocking(&dir, threads()).unwrap();
+        let gate = Gate::close(&wal);
+        let bomb = wal.submit_blocking(Bytes::from_owner(Bomb)).unwrap();
+        let mut until = pin!(wal.wait_durable(wal.last_index() + 100));
+        assert!(poll_once(until.as_mut()).is_pending());
+        let angry = Arc::new(Gate::default());
+        angry.panic();
+        let mut close = pin!(wal.close());
+        let waker = Waker::from(angry);
+        assert!(close.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        assert_eq!(block_on(bomb).unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(block_on(until).unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(block_on(close).unwrap_err().kind(), ErrorKind::Poisoned);
+    });
+}
+
 /// A waker that is the last to own something: with the waker that goes too, as a task does.
 struct Owns(#[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Send + Sync>);
 

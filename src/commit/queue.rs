@@ -18,7 +18,7 @@ use crate::live::Live;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::Position;
-use crate::watermark::wake;
+use crate::watermark::{unharmed, wake};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Range;
@@ -579,7 +579,7 @@ impl Queue {
         state.deserted = true;
         let reply = state.close.take();
         self.end(state, error);
-        drop(reply);
+        unharmed(|| drop(reply));
     }
 }
 

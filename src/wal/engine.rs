@@ -26,7 +26,7 @@ use crate::segment::name::{PREPARED, SegmentName};
 use crate::segment::pipeline::{self, LeftOver, Pipeline, Preparation};
 use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
-use crate::watermark::{self, Mover, Watermark};
+use crate::watermark::{self, Mover, Watermark, unharmed};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,8 @@ impl Shared {
     pub(super) fn finish(&self, error: &Error) {
         let error = self.gone.get_or_init(|| error.clone());
         self.queue.desert(error);
-        drop(self.reads.desert(error.clone()));
+        let reads = self.reads.desert(error.clone());
+        reads.into_iter().for_each(|read| unharmed(|| drop(read)));
         if let Some(watermark) = self.watermark.get() {
             watermark.end(error);
         }
@@ -143,7 +144,7 @@ impl Job {
     /// Tells whoever opens it that it cannot be.
     pub(super) fn refuse(self, error: &Error) {
         self.shared.finish(error);
-        let _ = self.opened.send(Err(error.clone()));
+        unharmed(|| drop(self.opened.send(Err(error.clone()))));
     }
 
     /// Runs it to its end; a panic of it ends only this log. Dropped before, with the runtime, it says so.
