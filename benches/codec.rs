@@ -2,14 +2,14 @@
 //! checked, and a log read from the page cache.
 //!
 //! ```sh
-//! cargo bench --features bench-internals --bench codec
+//! cargo bench --features internals --bench codec
 //! ```
 
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use seawal::bench_internals::{Group, decode};
+use seawal::internals::{Group, decode};
 use seawal::{Options, Reader, Wal};
 use std::hint::black_box;
 

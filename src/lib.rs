@@ -66,9 +66,9 @@ struct Readme;
 pub use commit::policy::{Adaptive, Fixed, GroupCommit, GroupDecision, GroupPolicy, GroupView};
 pub use commit::ticket::{Durability, Ticket};
 pub use error::{Error, ErrorKind, Result};
-#[cfg(feature = "bench-internals")]
+#[cfg(feature = "internals")]
 #[doc(hidden)]
-pub use format::bench as bench_internals;
+pub use format::internals;
 pub use io::Backend;
 pub use metrics::Stats;
 pub use options::Options;

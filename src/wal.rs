@@ -228,7 +228,7 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// Those of [`Wal::append`].
+    /// [`ErrorKind::InvalidInput`] for a snapshot at index 0 with a term; those of [`Wal::append`].
     ///
     /// # Cancel safety
     ///

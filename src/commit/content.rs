@@ -62,6 +62,11 @@ impl<'a> Content<'a> {
             let what = format!("index {last} is beyond the last that a log can hold");
             return Err(Error::new(ErrorKind::InvalidInput, what).next("start a new log"));
         }
+        // Every log has the record of a snapshot at 0/0; another term there would be refused as damage.
+        if let Content::Snapshot(Snapshot { index: 0, term: 1.., .. }) = self {
+            return Err(Error::new(ErrorKind::InvalidInput, "a snapshot at index 0 has a term")
+                .next("nothing was appended: a snapshot of nothing has index 0 and term 0"));
+        }
         Ok(())
     }
 

@@ -178,7 +178,67 @@ fn any_record() -> impl Strategy<Value = Record> {
     ]
 }
 
+/// The record as prost encodes it.
+fn by_prost(record: &Record, chain: Chain) -> (Chain, Vec<u8>) {
+    let (record_type, data) = match record {
+        Record::Metadata(data) => (1, data.clone()),
+        Record::Entry(entry) => {
+            let message = raftpb::Entry {
+                r#type: Some(entry_kind_message(entry.kind) as i32),
+                term: Some(entry.term),
+                index: Some(entry.index),
+                data: (!entry.data.is_empty()).then(|| entry.data.clone()),
+            };
+            (2, Some(message.encode_to_vec().into()))
+        }
+        Record::State(state) => (3, Some(state_message(state).encode_to_vec().into())),
+        Record::Snapshot(snapshot) => (5, Some(snapshot_message(snapshot).encode_to_vec().into())),
+    };
+    let chain = chain.after(data.as_deref().unwrap_or_default());
+    let record = walpb::Record { r#type: Some(record_type), crc: Some(chain.0), data };
+    (chain, record.encode_to_vec())
+}
+
 proptest! {
+    /// Records are written by hand, into buffers that are there; the bytes are those of prost.
+    #[test]
+    fn records_are_those_of_prost(
+        records in proptest::collection::vec(any_record(), 1..8),
+        chain in any::<u32>().prop_map(Chain),
+    ) {
+        let bytes = bytes_of(&place(4096, chain, 8), &records);
+        let (mut chain, mut at) = (chain, MARK_FRAME_BYTES as usize);
+        for record in &records {
+            let (after, expected) = by_prost(record, chain);
+            let length = FrameLength::of_record(expected.len());
+            prop_assert_eq!(&bytes[at..at + 8], &length.to_bytes());
+            prop_assert_eq!(&bytes[at + 8..at + 8 + expected.len()], &expected[..]);
+            let padding = &bytes[at + 8 + expected.len()..at + length.total() as usize];
+            prop_assert!(padding.iter().all(|&byte| byte == 0));
+            (chain, at) = (after, at + length.total() as usize);
+        }
+        prop_assert_eq!(at, bytes.len());
+    }
+
+    /// One pass over the payloads, with room for all, gives the same bytes as a plan that is filled.
+    #[test]
+    fn one_pass_changes_nothing(
+        records in proptest::collection::vec(any_record(), 0..8),
+        dense in any::<bool>(),
+    ) {
+        let place = place(4096, Chain(77), if dense { 8 } else { 4096 });
+        let whole = bytes_of(&place, &records);
+        let mut out = vec![0xee; whole.len() + 100];
+        let mut group = GroupEncoder::default();
+        // Memory of another group before it.
+        group.plan(&place, &records[..records.len() / 2], None);
+        group.plan(&place, &records[..], Some(&mut out));
+        prop_assert_eq!(group.bytes() as usize, whole.len());
+        prop_assert_eq!(&out[..whole.len()], &whole[..]);
+        prop_assert!(out[whole.len()..].iter().all(|&byte| byte == 0xee), "no byte behind it");
+        prop_assert_eq!(group.fill(&records[..], &mut [0; 64]), 0);
+    }
+
     /// What is encoded is read back: the mark, the records with a chain that holds, the filler.
     #[test]
     fn groups_come_back(

@@ -262,6 +262,37 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        /// Any numbers come back, and the mark is found wherever its frame puts it.
+        #[test]
+        fn any_mark_comes_back(
+            kind in 1u8..=5,
+            log2 in 3u32..=63,
+            small in any::<[u32; 4]>(),
+            large in any::<[u64; 7]>(),
+            log_id in any::<[u8; 16]>(),
+        ) {
+            let mark = Mark {
+                kind: MarkKind::from_byte(kind).unwrap(),
+                block_bytes: 1 << log2,
+                shape: Shape(small[0]),
+                records: small[1],
+                log_id: LogId(log_id),
+                epoch: small[2],
+                filler_bytes: small[3],
+                position: Position::new(Seq(large[0]), large[1]),
+                group: large[2],
+                group_bytes: large[3],
+                first_index: large[4],
+                durable: Position::new(Seq(large[5]), large[6]),
+            };
+            prop_assert_eq!(Mark::from_bytes(&mark.to_bytes()), Ok(mark));
+            for at in MARK_IN_FRAME {
+                let mut frame = vec![0; MARK_FRAME_BYTES as usize];
+                frame[at..at + MARK_BYTES].copy_from_slice(&mark.to_bytes());
+                prop_assert_eq!(Mark::in_frame(&frame), Some(mark));
+            }
+        }
+
         #[test]
         fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Mark::from_bytes(&bytes);

@@ -18,13 +18,13 @@
 #[rustfmt::skip]
 pub(crate) mod pb;
 
-#[cfg(feature = "bench-internals")]
-#[allow(unreachable_pub, reason = "public by another name")]
-pub mod bench;
 pub(crate) mod crc;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod frame;
+#[cfg(feature = "internals")]
+#[allow(unreachable_pub, reason = "public by another name")]
+pub mod internals;
 pub(crate) mod mark;
 pub(crate) mod record;
 

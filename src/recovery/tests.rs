@@ -464,6 +464,20 @@ fn segment_without_a_head_is_damage() {
     }
 }
 
+/// Found by `scripts/fuzz open_directory`: a second segment that began with metadata, its checksum right, without the
+/// crc record that says the chain. The log opened, took an entry into that segment, and reading it was a checksum
+/// mismatch: a reader begins at the head of the segment its entry is in.
+#[test]
+fn segment_that_does_not_say_the_chain_is_damage() {
+    let mut log = Unmarked::new();
+    log.entry(1, b"one");
+    let first = std::mem::take(&mut log.bytes);
+    log.entry(2, b"two");
+    let second = "/log/0000000000000001-0000000000000002.wal";
+    let error = scan_files(&[(FIRST, &first), (second, &log.bytes)]).unwrap_err();
+    assert!(error.is_damaged() && error.path() == Some(Path::new(second)), "{error}");
+}
+
 /// A frame may claim any length. It is refused or cut before memory is taken for it.
 #[test]
 fn absurd_lengths_take_no_memory() {

@@ -175,4 +175,44 @@ mod tests {
             assert_eq!(Row::of(&facts).verdict(), Verdict::Damaged, "{facts:?}");
         }
     }
+
+    /// How much a verdict lets go: what a person still has to lose.
+    fn lenience(verdict: Verdict) -> u8 {
+        match verdict {
+            Verdict::Damaged => 0,
+            Verdict::Torn => 1,
+            Verdict::Clean => 2,
+        }
+    }
+
+    /// More evidence that the place was durable never turns a refusal into a cut, nor a cut into a clean end.
+    #[test]
+    fn evidence_of_durability_only_makes_it_stricter() {
+        for facts in all_facts() {
+            let evidence = [
+                Facts { sealed: true, ..facts },
+                Facts { proven: true, ..facts },
+                Facts { headless: true, ..facts },
+                // All its sectors were written.
+                Facts { unwritten: false, ..facts },
+            ];
+            for more in evidence {
+                let (before, after) = (Row::of(&facts).verdict(), Row::of(&more).verdict());
+                assert!(lenience(after) <= lenience(before), "{facts:?}: {before:?} to {after:?}");
+            }
+        }
+    }
+
+    /// The more there is behind the end, the less it is taken for a clean one; a broken unit never is.
+    #[test]
+    fn what_lies_behind_the_end_is_never_passed_over_for_more_of_it() {
+        for facts in all_facts() {
+            let with = |behind| lenience(Row::of(&Facts { behind, ..facts }).verdict());
+            let (nothing, garbage, records) =
+                (with(Behind::Nothing), with(Behind::Garbage), with(Behind::Records));
+            assert!(nothing >= garbage && garbage >= records, "{facts:?}");
+            let broken = Row::of(&Facts { broken: true, ..facts }).verdict();
+            assert_ne!(broken, Verdict::Clean, "{facts:?}");
+        }
+    }
 }

@@ -77,6 +77,8 @@ pub(crate) enum Cause {
         stored: u32,
         computed: u32,
     },
+    /// A segment does not begin with a crc record: who starts reading there would not know the chain.
+    NoHead,
     /// A crc record with data stands where a group starts, and the data is no mark of this place and log.
     NotAMark,
     /// A group has fewer or more records, or bytes, than its mark says.
@@ -94,6 +96,7 @@ impl fmt::Display for Cause {
                 f,
                 "a crc record does not continue the chain (stored {stored:08x}, computed {computed:08x})"
             ),
+            Cause::NoHead => f.write_str("a segment does not begin with a crc record"),
             Cause::NotAMark => f.write_str("the start of a group is no commit mark of this place"),
             Cause::Group => f.write_str("a group is not what its mark says"),
         }
@@ -214,6 +217,9 @@ impl Walk {
                     });
                 }
             } else {
+                if offset == 0 && self.chain != Chain(0) {
+                    return Ok(stop(self, None, Cause::NoHead, 0..0));
+                }
                 let chain = self.chain.after(record.data.as_deref().unwrap_or_default());
                 if chain.0 != record.crc {
                     let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };

@@ -333,14 +333,14 @@ fn process_death_then_power_loss() {
 /// P3: any operation fails once; nothing acked is lost, and nothing is acked after a failed write or sync.
 #[test]
 fn every_operation_fails_once() {
-    for errno in [EIO, ENOSPC] {
+    for (options, errno) in modes().into_iter().flat_map(|m| [(m.clone(), EIO), (m, ENOSPC)]) {
         let mut failed = 0;
         for n in 1.. {
-            let story = format!("errno {errno} at operation {n}");
+            let story = format!("{}, errno {errno} at operation {n}", mode(&options));
             let sim = machine(n);
             let known = Shared::<Known>::default();
             sim.fail_nth(n, errno);
-            let outcome = sim.block_on(life(sim.clone(), options(), known.clone(), 1));
+            let outcome = sim.block_on(life(sim.clone(), options.clone(), known.clone(), 1));
             if sim.pending_faults() > 0 {
                 break;
             }
@@ -348,9 +348,9 @@ fn every_operation_fails_once() {
             sim.clear_faults();
             sim.power_loss(Crash::LoseUnsynced);
             // A failed call may have left records that no later call built on; `check` allows them as a continuation.
-            check(&sim, options(), &known, &story);
+            check(&sim, options.clone(), &known, &story);
         }
-        assert!(failed > 50, "only {failed} failures were noticed");
+        assert!(failed > 30, "{}: only {failed} failures were noticed", mode(&options));
     }
 }
 
@@ -947,6 +947,24 @@ fn hard_state_is_in_every_head() {
         assert_eq!((wal.first_index(), wal.last_index()), (21, 21));
         let refused = start_on(&sim, options().lock_wait(Duration::ZERO), How::Read).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfRange);
+    });
+}
+
+/// Found by `scripts/fuzz repair`: a snapshot record at index 0 with term 1 was acked, and the log it was in refused as
+/// damaged from then on, since the record of its head says 0/0.
+#[test]
+fn snapshot_of_nothing_has_no_term() {
+    let sim = machine(1);
+    let snapshot = |term| Snapshot { index: 0, term, conf_state: None };
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options(), How::OpenOrCreate).await.unwrap();
+        let error = wal.save_snapshot(snapshot(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        wal.save_snapshot(snapshot(0)).await.unwrap();
+        wal.append("first").await.unwrap();
+        wal.close().await.unwrap();
+        let (_, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!(recovery.last_index, Some(1));
     });
 }
 

@@ -283,7 +283,7 @@ impl Life {
         let records = self.records(1);
         let patience = self.pause(250);
         let append = self.append(records, self.level);
-        drop(select(pin!(append), pin!(patience)).await);
+        select(pin!(append), pin!(patience)).await;
     }
 
     async fn barrier(&self) {

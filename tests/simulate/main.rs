@@ -15,6 +15,7 @@ mod life;
 mod oracle;
 mod plan;
 mod run;
+mod small;
 mod soak;
 mod story;
 
@@ -49,6 +50,10 @@ struct Args {
     #[arg(long = "for", value_parser = humantime::parse_duration)]
     time: Option<std::time::Duration>,
 
+    /// So many at a time; else as many as there are cores.
+    #[arg(long)]
+    jobs: Option<usize>,
+
     /// The first seed; else 0 for a number of runs, and a random one for a time.
     #[arg(long)]
     first: Option<u64>,
@@ -73,12 +78,16 @@ fn main() -> ExitCode {
             Amount::Runs(_) => 0,
             Amount::Time(_) => fastrand::u64(..1 << 48),
         });
-        return Soak { amount, first, least: args.least }.run();
+        return Soak { amount, first, least: args.least, jobs: args.jobs }.run();
     }
     let trials = vec![
         Trial::test("promises_hold_on_every_seed", || {
             let failure = (0..RUNS).find_map(|seed| soak::attempt(seed).err());
             failure.map_or(Ok(()), |failure| Err(Failed::from(failure)))
+        }),
+        Trial::test("every_state_of_small_histories_is_a_log", || {
+            small::every_state_of_small_histories();
+            Ok(())
         }),
         Trial::test("the_same_seed_gives_the_same_run", || {
             for seed in 0..50 {

@@ -77,6 +77,7 @@ pub(crate) struct Plan {
     /// Operations of a life, at most, before it is ended.
     pub operations_max: u64,
     pub idles: bool,
+    pub small_blocks: bool,
 }
 
 impl Plan {
@@ -104,6 +105,7 @@ impl Plan {
             rot: rng.u8(..4) == 0,
             operations_max: [20, 60, 200][rng.usize(..3)],
             idles: rng.u8(..3) == 0,
+            small_blocks: rng.u8(..5) == 0,
         }
     }
 

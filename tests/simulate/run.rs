@@ -41,6 +41,7 @@ pub(crate) fn run(seed: u64, story: &Rc<Story>) -> Coverage {
     }
     let mut coverage = run.coverage.borrow().clone();
     coverage.runs = 1;
+    coverage.meet_if(Met::SmallBlocks, run.plan.small_blocks);
     coverage.operations = run.sim.operations();
     coverage
 }
@@ -70,6 +71,9 @@ impl Run {
         story.tell(|| format!("{plan:?}"));
         let sim = story.sim.clone();
         sim.create_dir("/data");
+        if plan.small_blocks {
+            sim.set_block_bytes(512);
+        }
         let micros = |rng: &mut Rng, max| Duration::from_micros(rng.u64(1..max));
         sim.set_latency_spread(OpKind::Write, micros(&mut rng, 200));
         sim.set_latency_spread(OpKind::WriteZeros, micros(&mut rng, 800));
@@ -137,9 +141,13 @@ impl Run {
         let mode = self.plan.next_mode(&mut self.rng);
         Plan::prepare(mode, &self.sim);
         let options = self.plan.options(mode, &mut self.rng);
+        let began = self.sim.trace().len();
         let open = self.sim.open_or_create(DIR, options);
         let Some(opened) = self.sim.block_on_until(at, open) else {
             self.interrupted += 1;
+            let mut done = self.sim.trace().into_iter().skip(began);
+            let clears = done.any(|entry| entry.op == OpKind::Truncate);
+            self.meet_if(Met::CrashInRepair, self.created && clears);
             self.meet(if self.created { Met::CrashInRecovery } else { Met::CrashInCreate });
             self.meet_if(Met::CrashInRecoveryTwice, self.created && self.interrupted > 1);
             self.crash();
@@ -321,6 +329,9 @@ impl Run {
         self.ending = Ending::PowerLost;
         self.meet(Met::PowerLoss);
         self.meet_if(Met::Hole, loss.holes > 0);
+        let window = [Met::Window, Met::WindowZeroed, Met::DeviceZeroes];
+        let in_window = self.mode.is_some_and(|mode| window.contains(&mode));
+        self.meet_if(Met::HoleInWindow, loss.holes > 0 && in_window);
         self.meet_if(Met::TornWrite, loss.torn_writes > 0);
         self.meet_if(Met::LostName, loss.lost_names > 0);
         self.meet_if(Met::LostLength, loss.lost_lengths > 0);

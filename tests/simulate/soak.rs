@@ -23,6 +23,7 @@ pub(crate) struct Soak {
     pub first: u64,
     /// Something that fewer runs met is a failure.
     pub least: u64,
+    pub jobs: Option<usize>,
 }
 
 /// Runs a seed. What went wrong comes with the line that repeats it.
@@ -55,7 +56,8 @@ impl Soak {
             Amount::Runs(runs) => next.load(Ordering::Relaxed) >= runs,
             Amount::Time(time) => began.elapsed() >= time,
         };
-        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = self.jobs.unwrap_or(cores);
         println!("seeds from {} on, {threads} threads", self.first);
         thread::scope(|scope| {
             for _ in 0..threads {

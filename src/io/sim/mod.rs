@@ -308,12 +308,26 @@ impl Sim {
         self.shared().model.borrow_mut().set_geometry(geometry);
     }
 
-    /// Whether its file system can do direct I/O (of whole blocks of 4096 bytes); at first it can.
+    /// Whether its file system can do direct I/O; at first it can.
     pub fn set_direct_io(&self, direct_io: bool) {
         let mut model = self.shared().model.borrow_mut();
-        let direct_align = direct_io.then_some(super::BLOCK_BYTES as u64);
-        let geometry = Geometry { direct_align, ..model.geometry() };
-        model.set_geometry(geometry);
+        let geometry = model.geometry();
+        let direct_align = direct_io.then_some(geometry.block_bytes);
+        model.set_geometry(Geometry { direct_align, ..geometry });
+    }
+
+    /// The block of its file system and device, which is also that of direct I/O where there is such; at first 4096
+    /// bytes. It writes sectors of 512 bytes all the same.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a power of two from 512 to 4096.
+    pub fn set_block_bytes(&self, block_bytes: u64) {
+        assert!(block_bytes.is_power_of_two() && (512..=4096).contains(&block_bytes));
+        let mut model = self.shared().model.borrow_mut();
+        let geometry = model.geometry();
+        let direct_align = geometry.direct_align.map(|_| block_bytes);
+        model.set_geometry(Geometry { direct_align, block_bytes, ..geometry });
     }
 
     /// Whether its file system says that it never writes in place, as btrfs does; at first it does.

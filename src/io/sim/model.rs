@@ -10,6 +10,7 @@
 //! 3. A write in flight owns its buffer; the buffer is let go when the write ends.
 //! 4. A description lives until it is closed and its last operation has ended, and so does its lock.
 
+mod ending;
 mod flight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +22,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 pub(super) use self::flight::{Flight, FlightId, Outcome, Write, whole_pages};
-use super::fate::{Everything, Fate, Nothing};
-use super::faults::OpKind;
-use super::node::{Crash, DirEffect, DirNode, FileNode, NodeId, PowerLoss, Written};
+use super::node::{DirEffect, DirNode, FileNode, NodeId, Written};
 use super::rng::Rng;
-use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry, Persist};
+use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry};
 
 /// Files live in memory, so a length from a broken test or a hostile file must not eat it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -101,20 +100,6 @@ impl Model {
             rng: Rng::new(seed),
             failing: None,
         }
-    }
-
-    /// What this machine has on its disk after a power loss that went as `fate` says, on a machine of its own.
-    pub(super) fn after_power_loss(&self, fate: &mut impl Fate, loss: &mut PowerLoss) -> Model {
-        let mut model = Model::new(0);
-        model.nodes.clone_from(&self.nodes);
-        model.nodes_made = self.nodes_made;
-        model.changes_made = self.changes_made;
-        model.space_limit = self.space_limit;
-        model.read_only = self.read_only;
-        model.geometry = self.geometry;
-        model.zeroes_ranges = self.zeroes_ranges;
-        model.crash_nodes(fate, loss);
-        model
     }
 
     pub(super) fn life(&self) -> u64 {
@@ -475,77 +460,6 @@ impl Model {
         let node = self.node_of(path)?;
         self.dir(node)?;
         Ok(node)
-    }
-
-    // The end of the process, or of the machine.
-
-    /// The process is gone; what it gave to the kernel is not, and its locks are held until that has ended.
-    pub(super) fn kill(&mut self) {
-        self.life += 1;
-        self.outcomes.clear();
-        self.abandoned = self.flights.keys().map(|(_, id)| *id).collect();
-        let descriptions: Vec<DescriptionId> = self.descriptions.keys().copied().collect();
-        for description in descriptions {
-            self.close(description);
-        }
-        self.collect();
-    }
-
-    pub(super) fn in_flight(&self) -> Vec<OpKind> {
-        self.flights.values().map(Flight::op).collect()
-    }
-
-    pub(super) fn power_loss(&mut self, crash: Crash) -> PowerLoss {
-        let mut loss = PowerLoss::default();
-        match crash {
-            Crash::LoseUnsynced => self.crash_with(&mut Nothing, &mut loss),
-            Crash::KeepUnsynced => {
-                self.settle(Duration::MAX);
-                self.crash_with(&mut Everything, &mut loss);
-            }
-            Crash::Random => {
-                let mut rng = Rng::new(self.rng.next());
-                self.land_writes();
-                self.crash_with(&mut rng, &mut loss);
-            }
-        }
-        loss
-    }
-
-    fn crash_with(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
-        self.end_life();
-        self.crash_nodes(fate, loss);
-    }
-
-    fn crash_nodes(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
-        for node in self.nodes.values_mut() {
-            match node {
-                Node::File(file) => file.crash(fate, loss),
-                Node::Dir(dir) => dir.crash(fate, loss),
-            }
-        }
-        self.collect();
-    }
-
-    /// Makes the writes in flight changes, for fate to decide about. The syncs in flight did not happen.
-    pub(super) fn land_writes(&mut self) {
-        for (_, flight) in std::mem::take(&mut self.flights) {
-            if let Flight::Write { mut write, buf } = flight {
-                // Nobody was told that it is durable. (A write that fails leaves what it leaves.)
-                if write.error.is_none() {
-                    write.persist = Persist::Later;
-                }
-                self.end(Flight::Write { write, buf });
-            }
-        }
-    }
-
-    fn end_life(&mut self) {
-        self.life += 1;
-        self.flights.clear();
-        self.outcomes.clear();
-        self.abandoned.clear();
-        self.descriptions.clear();
     }
 
     /// Forgets nodes that nothing can name any more, not even after a crash.
