@@ -76,7 +76,10 @@ impl<T> Inbox<T> {
         if state.deserted.is_some() {
             return Poll::Ready(None);
         }
-        state.receiver = Some(context.waker().clone());
+        let replaced = state.receiver.replace(context.waker().clone());
+        // Not under the lock: who goes with it may send.
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -84,6 +87,9 @@ impl<T> Inbox<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, mpsc};
+    use std::task::Wake;
+    use std::time::Duration;
 
     #[test]
     fn nothing_stays_behind() {
@@ -94,5 +100,31 @@ mod tests {
         assert_eq!(inbox.desert(Error::closed()), [2]);
         assert!(inbox.send(3).unwrap_err().is_closed());
         assert_eq!(pollster::block_on(inbox.receive()), None);
+    }
+
+    /// The waker of a receiver who is asked again by another task: if that was the last to own something that sends, or
+    /// deserts, when it goes, then it must not go under the lock.
+    #[test]
+    fn replaced_waker_may_use_the_inbox() {
+        struct Sends(Arc<Inbox<u8>>);
+        impl Wake for Sends {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Sends {
+            fn drop(&mut self) {
+                self.0.send(1).unwrap();
+            }
+        }
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let inbox = Arc::new(Inbox::new());
+            let waker = Waker::from(Arc::new(Sends(Arc::clone(&inbox))));
+            assert!(inbox.poll_receive(&Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            assert!(inbox.poll_receive(&Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(pollster::block_on(inbox.receive()), Some(1));
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(30)).expect("it does not hang");
     }
 }

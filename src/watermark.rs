@@ -23,7 +23,8 @@ struct State {
     segments: Vec<(Seq, PathBuf)>,
     /// Why the mark will not move any more.
     ended: Option<Error>,
-    /// By their places: the index that each waits for.
+    /// By their places: the index that each waits for. No waker is woken or dropped under the lock: it may own a future
+    /// that has a place here too.
     waiters: BTreeMap<u64, (u64, Waker)>,
     /// Places that were ever given out.
     places: u64,
@@ -101,7 +102,9 @@ impl Waiting<'_> {
             state.places += 1;
             state.places
         });
-        state.waiters.insert(place, (index, context.waker().clone()));
+        let replaced = state.waiters.insert(place, (index, context.waker().clone()));
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -109,7 +112,8 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.watermark.lock().waiters.remove(&place);
+            let own = self.watermark.lock().waiters.remove(&place);
+            drop(own);
         }
     }
 }
@@ -159,8 +163,13 @@ fn wake_all(due: Vec<Waker>) {
 /// Wakes a caller; never under a lock. A waker is the caller's own code: if it panics, nobody else shall suffer for
 /// it, neither the log nor those who wait behind it in the row.
 pub(crate) fn wake(waker: Waker) {
+    unharmed(|| waker.wake());
+}
+
+/// The same for what wakes a caller by the way, as the end of a oneshot channel does.
+pub(crate) fn unharmed(wakes: impl FnOnce()) {
     // The panic hook has told of it.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wakes));
 }
 
 #[cfg(test)]

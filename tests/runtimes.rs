@@ -541,6 +541,99 @@ fn wakers_that_panic_harm_nobody() {
     });
 }
 
+/// A log dies while one closes it whose waker panics: the others are told all the same.
+#[test]
+fn panicking_waker_of_who_closes_harms_nobody() {
+    within(HANG, "after a waker that panics", || {
+        let (_parent, dir) = new_dir();
+        let wal = Wal::create_blocking(&dir, threads()).unwrap();
+        let gate = Gate::close(&wal);
+        let bomb = wal.submit_blocking(Bytes::from_owner(Bomb)).unwrap();
+        let mut until = pin!(wal.wait_durable(wal.last_index() + 100));
+        assert!(poll_once(until.as_mut()).is_pending());
+        let angry = Arc::new(Gate::default());
+        angry.panic();
+        let mut close = pin!(wal.close());
+        let waker = Waker::from(angry);
+        assert!(close.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        gate.open();
+        assert_eq!(block_on(bomb).unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(block_on(until).unwrap_err().kind(), ErrorKind::Poisoned);
+        assert_eq!(block_on(close).unwrap_err().kind(), ErrorKind::Poisoned);
+    });
+}
+
+/// A waker that is the last to own something: with the waker that goes too, as a task does.
+struct Owns(#[expect(dead_code, reason = "it is there to be dropped")] Box<dyn Send + Sync>);
+
+impl Wake for Owns {
+    fn wake(self: Arc<Self>) {}
+}
+
+type Held = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Everything of a log that takes a lock of it when it goes.
+fn all_held(wal: &Wal, tickets: &mut Vec<Ticket>) -> Vec<Held> {
+    let (ticket, asked) = (tickets.pop().unwrap(), tickets.pop().unwrap());
+    let (appends, waits) = (wal.clone(), wal.clone());
+    let mut held: Vec<Held> = vec![
+        Box::pin(async { drop(ticket.await) }),
+        Box::pin(async move { drop(asked.written().await) }),
+        Box::pin(async move { drop(appends.append("waits for room").await) }),
+        Box::pin(async move { drop(waits.wait_durable(u64::MAX >> 1).await) }),
+    ];
+    held.iter_mut().for_each(|held| assert!(poll_once(held.as_mut()).is_pending()));
+    held
+}
+
+/// A waker may be the last owner of a task, and the task may hold futures of the log: they go when the log lets go of
+/// the waker, and take locks of the log then. Dropped under one of these, such a waker hung its thread for ever.
+fn wakers_that_own(what: &'static str, which: usize) {
+    within(HANG, what, move || {
+        let (_parent, dir) = new_dir();
+        let wal = Wal::create_blocking(&dir, threads().queue_bytes_max(32 << 10)).unwrap();
+        let gate = Gate::close(&wal);
+        let (mut tickets, _first_in_line) = fill(&wal);
+        for owned in 0..4 {
+            for replaced in [true, false] {
+                let mut waits = all_held(&wal, &mut tickets).swap_remove(which);
+                let owned = all_held(&wal, &mut tickets).swap_remove(owned);
+                let waker = Waker::from(Arc::new(Owns(Box::new(Mutex::new(owned)))));
+                assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                drop(waker);
+                // Now the log alone has it.
+                if replaced {
+                    assert!(poll_once(waits.as_mut()).is_pending());
+                }
+                drop(waits);
+            }
+        }
+        gate.open();
+        wal.append_blocking("goes on").unwrap();
+        wal.close_blocking().unwrap();
+    });
+}
+
+#[test]
+fn waker_of_a_ticket_may_own_others() {
+    wakers_that_own("the waker of a ticket", 0);
+}
+
+#[test]
+fn waker_of_a_look_may_own_others() {
+    wakers_that_own("the waker of `written`", 1);
+}
+
+#[test]
+fn waker_of_who_waits_for_room_may_own_others() {
+    wakers_that_own("the waker of an append", 2);
+}
+
+#[test]
+fn waker_of_who_waits_for_the_mark_may_own_others() {
+    wakers_that_own("the waker of `wait_durable`", 3);
+}
+
 // One writer.
 
 #[test]

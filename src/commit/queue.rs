@@ -18,7 +18,7 @@ use crate::live::Live;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::Position;
-use crate::watermark::wake;
+use crate::watermark::{unharmed, wake};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Range;
@@ -77,6 +77,8 @@ impl Order {
     }
 }
 
+/// What its lock guards. No waker is woken *or dropped* under it: a waker may be the last owner of a task, and so of
+/// futures of this log, which take the lock when they go.
 #[derive(Debug)]
 struct State {
     order: Order,
@@ -248,8 +250,9 @@ impl Queue {
         let indexes = state.accept(content, bytes, room.records, &self.limits);
         let mut accepted = state.join(indexes, wanted, room);
         if let (Some(context), Some(group)) = (context, accepted.group) {
-            let poll = state.waiters.poll(group, wanted, &mut accepted.place, context);
+            let (poll, replaced) = state.waiters.poll(group, wanted, &mut accepted.place, context);
             debug_assert!(poll.is_pending(), "a group that forms is not done");
+            debug_assert!(replaced.is_none(), "he had no place before");
         }
         self.joined(state);
         Some(Ok(accepted))
@@ -276,7 +279,7 @@ impl Queue {
         room: Room,
     ) -> Result<Accepted> {
         let mut turn = Turn { queue: self, waiting: WaitingForRoom::new(room) };
-        poll_fn(|context| turn.waiting.poll(&mut self.lock().rooms, context)).await;
+        poll_fn(|context| turn.poll(context)).await;
         self.enter(content, wanted, room, true, None).expect("the room was taken")
     }
 
@@ -304,7 +307,9 @@ impl Queue {
         if self.is_durable(group) {
             return Poll::Ready(Ok(()));
         }
-        self.lock().waiters.poll(group, wanted, place, context)
+        let (poll, replaced) = self.lock().waiters.poll(group, wanted, place, context);
+        drop(replaced);
+        poll
     }
 
     /// Whether the group is known to be durable, without the lock.
@@ -340,10 +345,19 @@ struct Turn<'a> {
     waiting: WaitingForRoom,
 }
 
+impl Turn<'_> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+        let (poll, replaced) = self.waiting.poll(&mut self.queue.lock().rooms, context);
+        drop(replaced);
+        poll
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let woken = self.waiting.leave(&mut self.queue.lock().rooms);
+        let (own, woken) = self.waiting.leave(&mut self.queue.lock().rooms);
         woken.for_each(wake);
+        drop(own);
     }
 }
 
@@ -378,6 +392,14 @@ impl State {
             })
     }
 
+    /// Whom to wake when enough waits. The waker that was there before is to be dropped outside of the lock.
+    fn set_committer(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.committer {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.committer.replace(waker.clone()),
+        }
+    }
+
     fn begin_group(&mut self) {
         let number = self.waiters.begin();
         self.forming.push_back(self.spare.pop().unwrap_or_default().reset(number));
@@ -402,9 +424,9 @@ impl Queue {
     /// What waits now. Until the next [`Queue::poll_waiting`] nobody wakes the committer: he is awake.
     pub(crate) fn waiting(&self) -> Waiting {
         let mut state = self.lock();
-        state.committer = None;
+        let committer = state.committer.take();
         let oldest = state.forming.front();
-        Waiting {
+        let waiting = Waiting {
             groups: state.forming.len(),
             appends: oldest.map_or(0, |group| group.appends),
             bytes: oldest.map_or(0, |group| group.bytes_max),
@@ -412,7 +434,10 @@ impl Queue {
             wants_disk: oldest.is_some_and(|group| group.wants_disk),
             barrier: oldest.is_some_and(Group::is_barrier),
             closing: state.close.is_some(),
-        }
+        };
+        drop(state);
+        drop(committer);
+        waiting
     }
 
     /// Calls that wait, without the lock: for a look, not for a decision.
@@ -424,16 +449,16 @@ impl Queue {
     pub(crate) fn poll_waiting(&self, appends: usize, context: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         let due = self.appends.load(Ordering::Relaxed) >= appends;
-        if due || state.oldest_is_full(&self.limits) || state.close.is_some() {
-            state.committer = None;
-            return Poll::Ready(());
-        }
-        state.wake_at = appends;
-        match &state.committer {
-            Some(known) if known.will_wake(context.waker()) => {}
-            _ => state.committer = Some(context.waker().clone()),
-        }
-        Poll::Pending
+        let (poll, replaced) = if due || state.oldest_is_full(&self.limits) || state.close.is_some()
+        {
+            (Poll::Ready(()), state.committer.take())
+        } else {
+            state.wake_at = appends;
+            (Poll::Pending, state.set_committer(context.waker()))
+        };
+        drop(state);
+        drop(replaced);
+        poll
     }
 
     /// Takes the oldest group.
@@ -554,7 +579,7 @@ impl Queue {
         state.deserted = true;
         let reply = state.close.take();
         self.end(state, error);
-        drop(reply);
+        unharmed(|| drop(reply));
     }
 }
 

@@ -85,8 +85,13 @@ impl Waiting {
         Waiting { room, state: State::New }
     }
 
-    /// Ready when the room is his.
-    pub(super) fn poll(&mut self, rooms: &mut Rooms, context: &Context<'_>) -> Poll<()> {
+    /// Ready when the room is his. The waker that he had in the line before is to be dropped outside of any lock.
+    pub(super) fn poll(
+        &mut self,
+        rooms: &mut Rooms,
+        context: &Context<'_>,
+    ) -> (Poll<()>, Option<Waker>) {
+        let mut replaced = None;
         match self.state {
             State::New if rooms.take(self.room) => self.state = State::Done,
             State::New => {
@@ -100,29 +105,37 @@ impl Waiting {
                 if let Some(at) = rooms.granted.iter().position(|&granted| granted == number) {
                     rooms.granted.swap_remove(at);
                     self.state = State::Done;
-                } else if let Some(me) = rooms.waiting.iter_mut().find(|w| w.number == number) {
-                    me.waker.clone_from(context.waker());
+                } else if let Some(me) = rooms.waiting.iter_mut().find(|w| w.number == number)
+                    && !me.waker.will_wake(context.waker())
+                {
+                    replaced = Some(std::mem::replace(&mut me.waker, context.waker().clone()));
                 }
             }
             State::Done => {}
         }
         match self.state {
-            State::Done => Poll::Ready(()),
-            State::New | State::InLine(_) => Poll::Pending,
+            State::Done => (Poll::Ready(()), replaced),
+            State::New | State::InLine(_) => (Poll::Pending, replaced),
         }
     }
 
-    /// He goes: what was granted and not used, and his place in the line, are for those behind him.
-    pub(super) fn leave(&mut self, rooms: &mut Rooms) -> impl Iterator<Item = Waker> + use<> {
+    /// He goes: what was granted and not used, and his place in the line, are for those behind him. Gives the waker that
+    /// he had in the line, which is to be dropped outside of any lock, and those of whom his going lets pass.
+    pub(super) fn leave(
+        &mut self,
+        rooms: &mut Rooms,
+    ) -> (Option<Waker>, impl Iterator<Item = Waker> + use<>) {
+        let mut own = None;
         if let State::InLine(number) = self.state {
             self.state = State::Done;
-            rooms.waiting.retain(|waiter| waiter.number != number);
+            let place = rooms.waiting.iter().position(|waiter| waiter.number == number);
+            own = place.and_then(|at| rooms.waiting.remove(at)).map(|waiter| waiter.waker);
             if let Some(at) = rooms.granted.iter().position(|&granted| granted == number) {
                 rooms.granted.swap_remove(at);
                 rooms.free += self.room;
             }
         }
-        rooms.grant()
+        (own, rooms.grant())
     }
 }
 
@@ -133,7 +146,7 @@ mod tests {
     const ONE: Room = Room { bytes: 10, records: 1 };
 
     fn poll(waiting: &mut Waiting, rooms: &mut Rooms) -> bool {
-        waiting.poll(rooms, &Context::from_waker(Waker::noop())).is_ready()
+        waiting.poll(rooms, &Context::from_waker(Waker::noop())).0.is_ready()
     }
 
     #[test]
@@ -162,11 +175,11 @@ mod tests {
         assert!(!poll(&mut first, &mut rooms));
         assert!(!poll(&mut second, &mut rooms));
         assert!(!poll(&mut third, &mut rooms));
-        assert_eq!(first.leave(&mut rooms).count(), 0);
+        assert_eq!(first.leave(&mut rooms).1.count(), 0);
         assert_eq!(rooms.give_back(ONE).count(), 1);
-        assert_eq!(second.leave(&mut rooms).count(), 1, "his room is the third's");
+        assert_eq!(second.leave(&mut rooms).1.count(), 1, "his room is the third's");
         assert!(poll(&mut third, &mut rooms));
-        assert_eq!(third.leave(&mut rooms).count(), 0);
+        assert_eq!(third.leave(&mut rooms).1.count(), 0);
         assert_eq!(rooms.free, Room { bytes: 0, records: 0 });
     }
 

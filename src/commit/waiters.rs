@@ -67,32 +67,35 @@ impl Waiters {
         self.groups.get_mut(group.checked_sub(self.first)? as usize)
     }
 
-    /// Whether the group got as far as that; if not, whom to wake. `place` is where he is in the list already.
+    /// Whether the group got as far as that; if not, whom to wake. `place` is where he is in the list already. The waker
+    /// that he had there before is to be dropped outside of any lock.
     pub(super) fn poll(
         &mut self,
         group: u64,
         durability: Durability,
         place: &mut Option<usize>,
         context: &Context<'_>,
-    ) -> Poll<Result<()>> {
+    ) -> (Poll<Result<()>>, Option<Waker>) {
         let Some(places) = self.places(group) else {
-            return Poll::Ready(self.failed.get(&group).map_or(Ok(()), |f| Err(f.error.clone())));
+            let outcome = self.failed.get(&group).map_or(Ok(()), |f| Err(f.error.clone()));
+            return (Poll::Ready(outcome), None);
         };
         if places.written && durability == Durability::Written {
-            return Poll::Ready(Ok(()));
+            return (Poll::Ready(Ok(())), None);
         }
         let list = places.list(durability);
-        match *place {
+        let replaced = match *place {
             None => {
                 *place = Some(list.len());
                 list.push(Some(context.waker().clone()));
+                None
             }
             Some(place) => match &mut list[place] {
-                Some(known) if known.will_wake(context.waker()) => {}
-                other => *other = Some(context.waker().clone()),
+                Some(known) if known.will_wake(context.waker()) => None,
+                other => other.replace(context.waker().clone()),
             },
-        }
-        Poll::Pending
+        };
+        (Poll::Pending, replaced)
     }
 
     /// He waits no more. The waker is to be dropped outside of any lock.
@@ -168,7 +171,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn poll(waiters: &mut Waiters, group: u64, wanted: Durability) -> Poll<Result<()>> {
-        waiters.poll(group, wanted, &mut None, &Context::from_waker(Waker::noop()))
+        waiters.poll(group, wanted, &mut None, &Context::from_waker(Waker::noop())).0
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
         let mut place = None;
         let context = Context::from_waker(Waker::noop());
         let wanted = Durability::Durable;
-        assert!(waiters.poll(group, wanted, &mut place, &context).is_pending());
+        assert!(waiters.poll(group, wanted, &mut place, &context).0.is_pending());
         assert!(waiters.leave(group, wanted, place).is_some());
         assert!(waiters.leave(group, wanted, place).is_none());
         assert_eq!(waiters.resolve(group, Ok(()))[1].iter().flatten().count(), 0);

@@ -1,8 +1,8 @@
 //! What runs on the submission thread: open or create the log, then commit and serve reads until it is closed.
 //!
 //! The job is one async function over any disk. On a thread ([`super::thread`]) it gets a real one; tests run it on
-//! the simulated one. However it ends, by closing, by a failure or by a panic, whoever waits for it is told
-//! ([`Shared::finish`]): nobody hangs.
+//! the simulated one. However it ends, by closing, by a failure or by a panic, its own or that of the runtime below it,
+//! whoever waits for it is told ([`Shared::finish`]): nobody hangs.
 
 use super::report::Recovery;
 use super::thread::SubmissionThread;
@@ -26,7 +26,7 @@ use crate::segment::name::{PREPARED, SegmentName};
 use crate::segment::pipeline::{self, LeftOver, Pipeline, Preparation};
 use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
-use crate::watermark::{self, Mover, Watermark};
+use crate::watermark::{self, Mover, Watermark, unharmed};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,8 @@ impl Shared {
     pub(super) fn finish(&self, error: &Error) {
         let error = self.gone.get_or_init(|| error.clone());
         self.queue.desert(error);
-        drop(self.reads.desert(error.clone()));
+        let reads = self.reads.desert(error.clone());
+        reads.into_iter().for_each(|read| unharmed(|| drop(read)));
         if let Some(watermark) = self.watermark.get() {
             watermark.end(error);
         }
@@ -143,31 +144,56 @@ impl Job {
     /// Tells whoever opens it that it cannot be.
     pub(super) fn refuse(self, error: &Error) {
         self.shared.finish(error);
-        let _ = self.opened.send(Err(error.clone()));
+        unharmed(|| drop(self.opened.send(Err(error.clone()))));
     }
 
-    /// Runs it to its end; a panic of it ends only this log.
-    pub(super) async fn hosted<D: Disk>(self, disk: D) {
-        let (shared, done) = (Arc::clone(&self.shared), self.done.clone());
-        let mut run = Box::pin(self.run(disk));
-        let outcome = std::future::poll_fn(|context| {
-            match std::panic::catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
-                Ok(poll) => poll.map(Ok),
-                Err(panic) => std::task::Poll::Ready(Err(panic)),
-            }
-        })
-        .await;
-        // What it holds, files and locks too, goes before anyone is told.
-        drop(run);
-        shared.finish(&match outcome {
-            Ok(()) => Error::closed(),
-            Err(panic) => panicked(panic.as_ref()),
-        });
-        drop(done);
+    /// Runs it to its end; a panic of it ends only this log. Dropped before, with the runtime, it says so.
+    pub(super) fn hosted<D: Disk>(self, disk: D) -> impl Future<Output = ()> {
+        // Made here already: the future may be dropped before it is polled.
+        let end = End::of(&self);
+        async move {
+            // What is declared behind it goes before it, files and locks too: before anyone is told.
+            let mut end = end;
+            let mut run = Box::pin(self.run(disk));
+            let outcome = std::future::poll_fn(|context| {
+                match std::panic::catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
+                    Ok(poll) => poll.map(Ok),
+                    Err(panic) => std::task::Poll::Ready(Err(panic)),
+                }
+            })
+            .await;
+            end.why = match outcome {
+                Ok(()) => Error::closed(),
+                Err(panic) => panicked(panic.as_ref()),
+            };
+        }
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+/// The end of a job, whatever brings it: when this goes, whoever waits for the log is told why.
+struct End {
+    shared: Arc<Shared>,
+    why: Error,
+    /// Behind the word itself: who waits for the end asks for the word then.
+    _done: flume::Sender<Infallible>,
+}
+
+impl End {
+    /// An end that the job does not come to by itself.
+    fn of(job: &Job) -> End {
+        let why = Error::new(ErrorKind::Poisoned, "the submission thread panicked under the log")
+            .next("reopen the log, on another submission thread");
+        End { shared: Arc::clone(&job.shared), why, _done: job.done.clone() }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.shared.finish(&self.why);
+    }
+}
+
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let message = panic
         .downcast_ref::<&str>()
         .copied()

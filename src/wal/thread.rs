@@ -1,9 +1,12 @@
 //! [`SubmissionThread`]: the thread that logs run on.
 
-use super::engine::Job;
+use super::engine::{self, Job};
 use crate::error::{Error, ErrorKind, Result};
+use crate::inbox::Inbox;
 use crate::io::{self, Backend, Disk, DiskConfig, OnDisk};
 use crate::options::Options;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A thread that does the I/O of any number of logs. Clones are handles to the same thread.
@@ -25,13 +28,25 @@ use std::sync::Arc;
 /// # a.close().await?; b.close().await?;
 /// # Ok(()) }) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SubmissionThread {
-    jobs: flume::Sender<Job>,
+    handle: Arc<Handle>,
+}
+
+/// What the clones share.
+struct Handle {
+    /// The thread deserts it when it ends, and so does the last handle. A job holds a handle: left in a channel of its
+    /// own, it would hold that for ever.
+    jobs: Arc<Inbox<Job>>,
     /// What its write buffers are like.
     config: DiskConfig,
-    /// Why it could not be set up.
-    failed: Arc<std::sync::OnceLock<Error>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Each job in it would hold a handle, so there is none.
+        drop(self.jobs.desert(Error::closed()));
+    }
 }
 
 impl SubmissionThread {
@@ -43,39 +58,53 @@ impl SubmissionThread {
     /// the backend cannot be set up, opening a log on it says so.
     pub fn start(options: &Options) -> Result<SubmissionThread> {
         options.check()?;
-        let (jobs, receiver) = flume::unbounded();
         let (backend, config) = (options.backend, options.disk_config());
-        let failed = Arc::new(std::sync::OnceLock::new());
-        let thread = SubmissionThread { jobs, config, failed: Arc::clone(&failed) };
+        SubmissionThread::running(config, move |host| {
+            io::run(backend, config, host).map_err(|error| no_backend(backend, error))
+        })
+    }
+
+    /// One on which `work` is what runs the host.
+    pub(super) fn running(
+        config: DiskConfig,
+        work: impl FnOnce(Host) -> Result<()> + Send + 'static,
+    ) -> Result<SubmissionThread> {
+        let jobs = Arc::new(Inbox::new());
+        let host = Host { jobs: Arc::clone(&jobs) };
         let run = move || {
-            let host = Host { jobs: receiver.clone() };
-            if let Err(error) = io::run(backend, config, host) {
-                let error = no_backend(backend, error);
-                failed.get_or_init(|| error.clone());
-                // Until the last handle is gone.
-                receiver.iter().for_each(|job| job.refuse(&error));
-            }
+            let jobs = Arc::clone(&host.jobs);
+            // Caught, to tell those whose jobs it did not take. The panic hook has told of it.
+            let error = match catch_unwind(AssertUnwindSafe(|| work(host))) {
+                Ok(Ok(())) => Error::closed(),
+                Ok(Err(error)) => error,
+                Err(panic) => engine::panicked(panic.as_ref())
+                    .next("start another submission thread, and open its logs again"),
+            };
+            let left = jobs.desert(error.clone());
+            left.into_iter().for_each(|job| job.refuse(&error));
         };
         std::thread::Builder::new().name("seawal".into()).spawn(run).map_err(|error| {
             Error::new(ErrorKind::Io, "starting the submission thread failed").because(error)
         })?;
-        Ok(thread)
+        Ok(SubmissionThread { handle: Arc::new(Handle { jobs, config }) })
     }
 
-    /// Runs a log.
+    /// Runs a log. Fails if the thread is gone, or could not be set up.
     pub(super) fn run(&self, job: Job) -> Result<()> {
-        if let Some(error) = self.failed.get() {
-            return Err(error.clone());
-        }
-        self.jobs.send(job).map_err(|_| {
-            Error::new(ErrorKind::Poisoned, "the submission thread has panicked")
-                .next("start another one, and open its logs again")
-        })
+        self.handle.jobs.send(job)
     }
 
     /// Groups that its buffers allow in flight.
     pub(super) fn config(&self) -> DiskConfig {
-        self.config
+        self.handle.config
+    }
+}
+
+impl fmt::Debug for SubmissionThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmissionThread")
+            .field("config", &self.handle.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,15 +115,15 @@ fn no_backend(backend: Backend, error: std::io::Error) -> Error {
 }
 
 /// Runs the logs that come, until no more can come. Each holds a handle as long as it runs.
-struct Host {
-    jobs: flume::Receiver<Job>,
+pub(super) struct Host {
+    jobs: Arc<Inbox<Job>>,
 }
 
 impl OnDisk for Host {
     type Output = ();
 
     async fn run<D: Disk>(self, disk: D) {
-        while let Ok(job) = self.jobs.recv_async().await {
+        while let Some(job) = self.jobs.receive().await {
             disk.spawn(job.hosted(disk.clone()));
         }
     }

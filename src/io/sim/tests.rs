@@ -1064,7 +1064,7 @@ fn a_failed_write_has_written_some_of_its_pages() {
             let file = open(&disk, Access::Create).await;
             disk.sync_dir("/log".as_ref()).await.unwrap();
             sim.fail_next(OpKind::Write, EIO);
-            assert_eq!(errno(write(&disk, &file, 100, &blocks(b"abc")).await), EIO);
+            assert_eq!(errno(write(&disk, &file, 2048, &blocks(b"abc")).await), EIO);
             file.sync_data().await.unwrap();
         });
         sim.power_loss(Crash::LoseUnsynced);
