@@ -92,13 +92,23 @@ async fn judged_scan<D: Disk>(
     for segment in sealed {
         let file = open(disk, &segment.path, Access::Read).await?;
         let mut pieces = Pieces::new(&file, &segment.path)?;
+        let mut records = 0;
         let end = walk
             .segment(&mut pieces, segment.name.seq, &segment.path, |fact| {
+                records += 1;
                 replay.take(&fact, &segment.path)
             })
             .await?;
-        if let SegmentEnd::Stop(stop) = end {
-            return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+        match end {
+            SegmentEnd::Stop(stop) => {
+                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+            }
+            // The head of the next one would be believed whatever its chain says.
+            SegmentEnd::End { offset } if records == 0 => {
+                let what = "a segment that another one follows has no records";
+                return Err(Error::damaged(&segment.path, offset, what));
+            }
+            SegmentEnd::End { .. } => {}
         }
     }
 

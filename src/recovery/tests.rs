@@ -478,6 +478,25 @@ fn segment_that_does_not_say_the_chain_is_damage() {
     assert!(error.is_damaged() && error.path() == Some(Path::new(second)), "{error}");
 }
 
+/// Found by `scripts/fuzz repair`: the first segment of a log was emptied. The head of the second one was believed, since
+/// nothing said what it continues; no entry was left in it that would have shown the gap, and the log opened without its
+/// acked entries.
+#[test]
+fn sealed_segment_without_records_is_damage() {
+    let mut log = Unmarked::new();
+    let crc_record_bytes = log.offsets[1];
+    log.entry(1, b"one");
+    let first = std::mem::take(&mut log.bytes);
+    log.record(4, None);
+    log.record(1, None);
+    let second = "/log/0000000000000001-0000000000000002.wal";
+    scan_files(&[(FIRST, &first), (second, &log.bytes)]).expect("whole");
+    for left in [0, 8, crc_record_bytes] {
+        let error = scan_files(&[(FIRST, &first[..left]), (second, &log.bytes)]).unwrap_err();
+        assert!(error.is_damaged() && error.path() == Some(Path::new(FIRST)), "{left}: {error}");
+    }
+}
+
 /// A frame may claim any length. It is refused or cut before memory is taken for it.
 #[test]
 fn absurd_lengths_take_no_memory() {
