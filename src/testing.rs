@@ -14,12 +14,12 @@
 //!     wal.append("acked").await?;
 //!     sim.fail_next(OpKind::Write, 5);
 //!     assert!(wal.append("lost").await.is_err());
-//!     seawal::Result::Ok(())
+//!     seawal::Result::<()>::Ok(())
 //! })?;
 //! sim.power_loss(Crash::LoseUnsynced);
 //! let (wal, recovery) = sim.block_on(sim.open("/log", Options::new()))?;
 //! assert_eq!(recovery.last_index, Some(1));
-//! # seawal::Result::Ok(())
+//! # seawal::Result::<()>::Ok(())
 //! ```
 //!
 //! `examples/crash_test.rs` tests a small key-value store this way. `docs/testing.md` says what the simulated disk does
@@ -32,7 +32,11 @@
 //! the clock only moves when nothing else can, and if nothing ever can, that is a panic, so that a hang is a failed
 //! test. The blocking twins of calls hang in the same way. [`Options::backend`](crate::Options::backend),
 //! [`Options::submission_thread`](crate::Options::submission_thread) and [`Options::spin`](crate::Options::spin) mean
-//! nothing here. A simulated disk has direct I/O and blocks of 4096 bytes.
+//! nothing here.
+//!
+//! Only logs are on the simulated disk: an application's other files are not, but for those that a test puts there whole
+//! and durable with [`Sim::write_file`]. A log that is still held after [`Sim::kill`] or [`Sim::power_loss`] answers with an
+//! error.
 
 pub use crate::io::sim::{Crash, OpKind, PowerLoss, Sim, TraceEntry};
 

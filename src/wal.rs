@@ -226,6 +226,8 @@ impl Wal {
     /// term) replaces it: the entries are gone from this handle, and the next index is the one after the snapshot.
     /// Such a log is opened with [`Start`](crate::Start) at this snapshot or a later one.
     ///
+    /// Snapshots of one index have one term. A log whose owner has said otherwise is refused when it is opened there.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] for a snapshot at index 0 with a term; those of [`Wal::append`].
@@ -544,11 +546,10 @@ pub(crate) async fn start_on<D: crate::io::Disk>(
     options: Options,
     how: How,
 ) -> Result<(Wal, Recovery)> {
-    use crate::io::OnDisk;
     let durability = options.durability;
     let (job, opened) = engine::job(dir, options, how);
     let closer = closer_of(&job);
-    disk.clone().spawn(job.run(disk));
+    disk.clone().spawn(job.simulated(disk));
     handle(closer, opened, durability).await
 }
 

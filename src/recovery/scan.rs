@@ -99,17 +99,7 @@ async fn judged_scan<D: Disk>(
                 replay.take(&fact, &segment.path)
             })
             .await?;
-        match end {
-            SegmentEnd::Stop(stop) => {
-                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
-            }
-            // The head of the next one would be believed whatever its chain says.
-            SegmentEnd::End { offset } if records == 0 => {
-                let what = "a segment that another one follows has no records";
-                return Err(Error::damaged(&segment.path, offset, what));
-            }
-            SegmentEnd::End { .. } => {}
-        }
+        check_sealed(&segment.path, end, records)?;
     }
 
     let (file, read_direct) = open_newest(disk, &newest.path).await?;
@@ -268,6 +258,19 @@ fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &S
     }
 }
 
+/// What a later segment follows was whole once, and held records.
+fn check_sealed(path: &Path, end: SegmentEnd, records: usize) -> Result<()> {
+    match end {
+        SegmentEnd::Stop(stop) => Err(damaged(path, &stop, Row::DamagedSealed)),
+        // The head of the next one would be believed whatever its chain says.
+        SegmentEnd::End { offset } if records == 0 => {
+            let what = "a segment that another one follows has no records";
+            Err(Error::damaged(path, offset, what))
+        }
+        SegmentEnd::End { .. } => Ok(()),
+    }
+}
+
 /// The snapshot records whose index is committed by the last hard state, in the order of their bytes: those that
 /// reading may start from. All segments are read, as etcd does it, and damage in a sealed one is refused: a log is not
 /// taken for sound because the part that is needed is.
@@ -285,7 +288,9 @@ pub(crate) async fn snapshots<D: Disk>(
             false => open(disk, &segment.path, Access::Read).await?,
         };
         let mut pieces = Pieces::new(&file, &segment.path)?;
+        let mut records = 0;
         let take = |fact: Fact| {
+            records += 1;
             match fact.content {
                 Content::State(state) => commit = state.commit,
                 Content::Snapshot(snapshot) => found.push(snapshot),
@@ -294,12 +299,9 @@ pub(crate) async fn snapshots<D: Disk>(
             Ok(())
         };
         let end = walk.segment(&mut pieces, segment.name.seq, &segment.path, take).await?;
-        match end {
-            // The newest one is judged when it is read for good.
-            SegmentEnd::Stop(stop) if !newest => {
-                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
-            }
-            _ => {}
+        // The newest one is judged when it is read for good.
+        if !newest {
+            check_sealed(&segment.path, end, records)?;
         }
     }
     found.retain(|snapshot| snapshot.index <= commit);

@@ -147,6 +147,17 @@ impl Job {
         unharmed(|| drop(self.opened.send(Err(error.clone()))));
     }
 
+    /// Runs it on a simulated machine, where a panic is the test's. Dropped before its end, with the process, it says so.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn simulated<D: Disk>(self, disk: D) -> impl Future<Output = ()> {
+        let end = End::of(&self);
+        async move {
+            let mut end = end;
+            Box::pin(self.run(disk)).await;
+            end.why = Error::closed();
+        }
+    }
+
     /// Runs it to its end; a panic of it ends only this log. Dropped before, with the runtime, it says so.
     pub(super) fn hosted<D: Disk>(self, disk: D) -> impl Future<Output = ()> {
         // Made here already: the future may be dropped before it is polled.

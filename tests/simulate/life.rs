@@ -33,12 +33,18 @@ pub(crate) struct Life {
     /// Calls that are left to be made.
     pub calls_left: Cell<usize>,
     pub ends_with_close: bool,
+    /// Faults that had struck before it began.
+    pub faults_before: u64,
+    /// A call was refused for want of space.
+    pub space_was_short: Cell<bool>,
 }
 
 /// A call after it was polled for the first time.
 struct Made<T> {
     /// If it was accepted.
     id: Option<CallId>,
+    /// The index after the last one before it was.
+    first: u64,
     outcome: Result<T>,
 }
 
@@ -54,9 +60,14 @@ impl Life {
                 Either::Right(((), callers)) => drop(callers.await),
             }
             self.sim.set_free_bytes(None);
-            // There is room, so it goes on without a reopen.
-            self.append(self.records(1), self.level).await;
-            self.meet_if(Met::RoomAgain, self.met(Met::FullDisk));
+            // There is room, so it goes on without a reopen, as soon as what failed before was answered.
+            self.sim.sleep(Duration::from_millis(5)).await;
+            let record = self.record();
+            let append = self.wal.append(record.clone());
+            let made = self.make(Call::Append(vec![record]), append).await;
+            assert!(made.outcome.is_ok(), "P5: there is room again: {:?}", made.outcome);
+            self.tell(&made, self.level);
+            self.meet_if(Met::RoomAgain, self.space_was_short.get());
         } else {
             callers.await;
         }
@@ -77,8 +88,7 @@ impl Life {
             }
             Err(error) => {
                 self.story.tell(|| format!("not closed: {error}"));
-                let faulty = self.oracle.borrow().faulty;
-                assert!(faulty, "nothing was made to fail, and closing did: {error}");
+                assert!(self.is_faulty(), "nothing was made to fail, and closing did: {error}");
                 false
             }
         }
@@ -100,6 +110,12 @@ impl Life {
             self.coverage.borrow_mut().calls += 1;
             self.step(&mut tickets).await;
             if self.oracle.borrow().has_failed() {
+                // From now on, everything is.
+                for _ in 0..2 {
+                    let outcome = self.wal.append(self.record()).await;
+                    let error = outcome.expect_err("P3: reported after a failure");
+                    assert!(error.is_poisoned(), "{error}");
+                }
                 break;
             }
             if self.random(|rng| rng.u8(..3)) == 0 {
@@ -154,6 +170,7 @@ impl Life {
         let mut future = pin!(future);
         let mut call = Some(call);
         let mut id = None;
+        let mut first = 0;
         let outcome = poll_fn(|context| {
             let before = self.wal.last_index();
             let poll = future.as_mut().poll(context);
@@ -165,13 +182,14 @@ impl Life {
                 None => false,
             };
             if accepted && let Some(call) = call.take() {
-                id = Some(self.accept(call, before + 1));
+                first = before + 1;
+                id = Some(self.accept(call, first));
             }
             self.meet_if(Met::QueueFull, call.is_some() && poll.is_pending());
             poll
         })
         .await;
-        Made { id, outcome }
+        Made { id, first, outcome }
     }
 
     fn accept(&self, call: Call, first: u64) -> CallId {
@@ -208,16 +226,26 @@ impl Life {
         }
     }
 
+    /// Whether a fault has struck in this life.
+    fn is_faulty(&self) -> bool {
+        let mut oracle = self.oracle.borrow_mut();
+        oracle.faulty |= self.sim.faults_met() > self.faults_before;
+        oracle.faulty
+    }
+
     fn failed(&self, id: CallId, error: &Error) {
+        self.is_faulty();
+        self.space_was_short.set(self.space_was_short.get() || error.is_no_space());
         self.story.tell(|| format!("{id:?} failed: {error}"));
         self.meet_if(Met::FullDisk, error.is_no_space());
         self.oracle.borrow_mut().failed(id, error);
     }
 
     fn refused(&self, error: &Error) {
+        self.is_faulty();
+        self.space_was_short.set(self.space_was_short.get() || error.is_no_space());
         self.story.tell(|| format!("refused: {error}"));
         self.meet_if(Met::FullDisk, error.is_no_space());
-        self.meet_if(Met::QueueFull, error.kind() == ErrorKind::Full);
         self.oracle.borrow().refused(error);
     }
 
@@ -227,9 +255,16 @@ impl Life {
         if records.len() == 1 {
             let record = records.remove(0);
             let made = self.make(call, wal.append(record)).await;
+            if let Ok(index) = made.outcome {
+                assert_eq!(index, made.first, "the index of an append");
+            }
             self.tell(&made, level);
         } else {
+            let count = records.len() as u64;
             let made = self.make(call, wal.append_batch(records)).await;
+            if let Ok(indexes) = &made.outcome {
+                assert_eq!(*indexes, made.first..made.first + count, "the indexes of a batch");
+            }
             self.tell(&made, level);
         }
     }
@@ -240,7 +275,11 @@ impl Life {
         let call = Call::Append(records.clone());
         let made = self.make(call, self.wal.submit_batch(records)).await;
         match (made.outcome, made.id) {
-            (Ok(ticket), Some(id)) => Some((id, ticket)),
+            (Ok(ticket), Some(id)) => {
+                let indexes = made.first..made.first + count as u64;
+                assert_eq!(ticket.indexes(), indexes, "the indexes of a ticket");
+                Some((id, ticket))
+            }
             (Ok(_), None) => panic!("a ticket without a place"),
             (Err(error), Some(id)) => {
                 self.failed(id, &error);
@@ -260,6 +299,9 @@ impl Life {
                 let id = self.accept(Call::Append(vec![record]), ticket.indexes().start);
                 tickets.push((id, ticket));
             }
+            Err(error) if error.kind() == ErrorKind::Full && self.plan.small_queue => {
+                self.meet(Met::QueueFull);
+            }
             Err(error) => self.refused(&error),
         }
     }
@@ -271,19 +313,23 @@ impl Life {
                 Err(error) => return self.failed(id, &error),
             }
         }
+        let indexes = ticket.indexes();
         match ticket.await {
-            Ok(_) => self.reported(id, Durability::Durable),
+            Ok(durable) => {
+                assert_eq!(durable, indexes, "what becomes durable is what was accepted");
+                self.reported(id, Durability::Durable);
+            }
             Err(error) => self.failed(id, &error),
         }
     }
 
     /// Gives an append up before, while or after it is committed.
     async fn cancel(&self) {
-        self.meet(Met::Cancelled);
         let records = self.records(1);
         let patience = self.pause(250);
         let append = self.append(records, self.level);
-        select(pin!(append), pin!(patience)).await;
+        let given_up = matches!(select(pin!(append), pin!(patience)).await, Either::Right(_));
+        self.meet_if(Met::Cancelled, given_up);
     }
 
     async fn barrier(&self) {
@@ -321,21 +367,24 @@ impl Life {
         let last = self.wal.durable_index();
         let from = self.random(|rng| rng.u64(1..=last + 1));
         let count = self.random(|rng| rng.u64(1..20));
-        let mut entries = self.wal.read(from..from.saturating_add(count));
+        let unique = self.plan.indexes_are_unique;
+        let mut entries = self.wal.read(from..from + count);
+        let mut next = from;
         while let Some(entry) = entries.next().await {
             match entry {
                 Ok(entry) => {
                     self.meet(Met::ReadWhileWriting);
-                    let unique = self.plan.indexes_are_unique;
+                    assert_eq!(entry.index, next, "entries follow each other");
+                    next += 1;
                     self.oracle.borrow_mut().read(&entry, unique);
                 }
                 Err(error) => {
-                    let faulty = self.oracle.borrow().faulty;
-                    assert!(faulty, "nothing was made to fail, and reading did: {error}");
-                    break;
+                    return assert!(self.is_faulty(), "nothing was made to fail: {error}");
                 }
             }
         }
+        let end = (last + 1).min(from + count);
+        assert!(!unique || next >= end, "entries up to {end} were durable, and {next} is missing");
     }
 
     /// Entries of a term, from an index on that may be taken already.
@@ -416,10 +465,6 @@ impl Life {
 
     fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         draw(&mut self.rng.borrow_mut())
-    }
-
-    fn met(&self, met: Met) -> bool {
-        self.coverage.borrow().has_met(met)
     }
 
     fn meet(&self, met: Met) {

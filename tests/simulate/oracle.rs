@@ -49,7 +49,7 @@ pub(crate) struct Oracle {
     failed: Option<CallId>,
     /// Refused for want of space, and not told yet: their indexes were given to others.
     given_back: BTreeSet<CallId>,
-    /// Faults were injected in this life: calls may fail.
+    /// A fault has struck since the log was opened: calls may fail.
     pub faulty: bool,
     /// Space may run out in this life.
     pub space_is_short: bool,
@@ -162,7 +162,6 @@ impl Oracle {
         let allowed = match error.kind() {
             ErrorKind::NoSpace => self.space_is_short,
             ErrorKind::Poisoned => self.faulty,
-            ErrorKind::Full => true,
             _ => false,
         };
         assert!(allowed, "a call was refused: {error}");

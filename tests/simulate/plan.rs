@@ -55,11 +55,6 @@ impl Fault {
             Fault::Fails { op: OpKind::Allocate, .. } | Fault::Fails { errno: ENOSPC, .. }
         )
     }
-
-    /// Whether it is one that a log must bear without a failure.
-    pub(crate) fn is_harmless(self) -> bool {
-        matches!(self, Fault::Slow { .. })
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -154,7 +149,7 @@ impl Plan {
     /// before it, and of the writes that they wait for.
     pub(crate) fn loss_window(&self) -> Duration {
         let slow = self.faults.iter().any(|fault| matches!(fault, Fault::Slow { .. }));
-        SYNC_INTERVAL + if slow { SLOW * 2 } else { Duration::ZERO } + Duration::from_millis(2)
+        SYNC_INTERVAL + if slow { SLOW * 2 } else { Duration::ZERO } + Duration::from_millis(1)
     }
 
     /// Makes the machine what it is to be in this mode.

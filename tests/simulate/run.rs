@@ -3,14 +3,16 @@
 use crate::coverage::{Coverage, Met};
 use crate::life::Life;
 use crate::oracle::{Ending, Oracle};
-use crate::plan::{Fault, Plan};
+use crate::plan::Plan;
 use crate::story::Story;
 use bytes::Bytes;
 use fastrand::Rng;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use seawal::testing::{Crash, OpKind, Sim, TraceEntry};
-use seawal::{Durability, Entries, Entry, HardState, Recovery, Result, Verdict, Wal};
+use seawal::{
+    Durability, Entries, Entry, HardState, Options, Recovery, Result, Start, Verdict, Wal,
+};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -36,9 +38,8 @@ pub(crate) fn run(seed: u64, story: &Rc<Story>) -> Coverage {
     }
     // Whatever the last ending was, what is left is a log.
     run.sim.clear_faults();
-    if let Some((wal, _)) = run.open(u64::MAX) {
-        run.sim.block_on(wal.close()).expect("nothing is made to fail");
-    }
+    let (wal, _) = run.open(u64::MAX).expect("nothing is made to fail");
+    run.sim.block_on(wal.close()).expect("nothing is made to fail");
     let mut coverage = run.coverage.borrow().clone();
     coverage.runs = 1;
     coverage.meet_if(Met::SmallBlocks, run.plan.small_blocks);
@@ -62,6 +63,8 @@ struct Run {
     created: bool,
     /// Recoveries in a row that were interrupted.
     interrupted: usize,
+    /// The last power loss has torn something.
+    torn: bool,
 }
 
 impl Run {
@@ -91,6 +94,7 @@ impl Run {
             ending: Ending::Closed,
             created: false,
             interrupted: 0,
+            torn: false,
         }
     }
 
@@ -110,10 +114,10 @@ impl Run {
             return;
         };
         self.inject();
-        let began = self.sim.trace().len();
+        let (began, faults_before) = (self.sim.trace().len(), self.sim.faults_met());
         let outcome = self.live(wal, mode);
+        self.end(outcome, began, faults_before);
         self.note_faults(began);
-        self.end(outcome, began);
     }
 
     /// Opens the log, unless that is interrupted or fails.
@@ -142,15 +146,17 @@ impl Run {
         Plan::prepare(mode, &self.sim);
         let options = self.plan.options(mode, &mut self.rng);
         let began = self.sim.trace().len();
+        let faults_before = self.sim.faults_met();
         let open = self.sim.open_or_create(DIR, options);
         let Some(opened) = self.sim.block_on_until(at, open) else {
             self.interrupted += 1;
             let mut done = self.sim.trace().into_iter().skip(began);
             let clears = done.any(|entry| entry.op == OpKind::Truncate);
-            self.meet_if(Met::CrashInRepair, self.created && clears);
+            self.meet_if(Met::CrashInRepair, self.created && clears && self.torn);
+            self.oracle.borrow_mut().faulty |= self.sim.faults_met() > faults_before;
             self.meet(if self.created { Met::CrashInRecovery } else { Met::CrashInCreate });
             self.meet_if(Met::CrashInRecoveryTwice, self.created && self.interrupted > 1);
-            self.crash();
+            self.crash(None);
             return None;
         };
         self.story
@@ -158,7 +164,9 @@ impl Run {
         let (wal, recovery) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                let faulty = self.oracle.borrow().faulty;
+                let faulty = self.sim.faults_met() > faults_before;
+                // A sync that failed may have taken what was only written.
+                self.oracle.borrow_mut().faulty |= faulty;
                 assert!(faulty, "P4: nothing was damaged, and the log does not open: {error}");
                 assert!(!error.is_damaged(), "P4: what fails to be read is not damaged: {error}");
                 self.meet(Met::FailedOpen);
@@ -187,6 +195,24 @@ impl Run {
         self.meet_if(Met::WrittenLost, less);
         self.meet_if(Met::TornTailCut, recovery.verdict == Verdict::Torn);
         self.oracle.borrow_mut().opened(survived);
+        self.read_from_snapshot(&entries);
+    }
+
+    /// The last snapshot record is one that reading can start from.
+    fn read_from_snapshot(&mut self, all: &[Entry]) {
+        let head = self.oracle.borrow().head();
+        let (index, term) = match head.snapshot {
+            0 => return,
+            index => (index, head.entries[index as usize - 1].0),
+        };
+        let options = Options::new().start(Start::Snapshot { index, term });
+        let entries = self.sim.block_on(async {
+            let (reader, _) = self.sim.open_reader(DIR, options).await?;
+            collect(reader.read(..)).await
+        });
+        let entries = entries.expect("P1: the record of a snapshot is there");
+        assert_eq!(entries, all[index as usize..], "what follows the snapshot at {index}");
+        self.meet(Met::ReadFromSnapshot);
     }
 
     fn found(&self, entries: &[Entry], state: &HardState) -> usize {
@@ -197,7 +223,7 @@ impl Run {
     fn reader_agrees(&mut self) {
         let read = |sim: &Sim| -> Result<(Vec<Entry>, HardState)> {
             sim.block_on(async {
-                let (reader, recovery) = sim.open_reader(DIR, seawal::Options::new()).await?;
+                let (reader, recovery) = sim.open_reader(DIR, Options::new()).await?;
                 Ok((collect(reader.read(..)).await?, recovery.hard_state))
             })
         };
@@ -219,8 +245,6 @@ impl Run {
         for fault in &self.plan.faults {
             fault.inject(&self.sim);
         }
-        let harmless = self.plan.faults.iter().all(|fault: &Fault| fault.is_harmless());
-        self.oracle.borrow_mut().faulty |= !harmless;
     }
 
     /// Lets the callers run until they are done or something ends it. Says whether the log was closed; `None` if it was
@@ -244,6 +268,8 @@ impl Run {
             specimen: specimen.map(Bytes::from).unwrap_or_default(),
             calls_left: Cell::new(self.rng.usize(5..80)),
             ends_with_close: self.rng.bool(),
+            faults_before: self.sim.faults_met(),
+            space_was_short: Cell::new(false),
         });
         let at = match self.rng.u8(..4) {
             0 => u64::MAX,
@@ -261,12 +287,15 @@ impl Run {
                 Either::Right(_) => None,
             }
         };
-        let ended = self.sim.block_on_until(at, limited).flatten();
+        let ended = match self.sim.block_on_until(at, limited) {
+            Some(None) if limit == LIFE_MAX => panic!("hang: somebody waits for ever"),
+            ended => ended.flatten(),
+        };
         if ended.is_none() {
-            assert!(limit < LIFE_MAX || at < u64::MAX, "hang: the callers wait for ever");
             // Who has been answered hears it: the log has given its word.
             let _ = poll_once(running.as_mut());
         }
+        self.note_strikes(life.faults_before);
         if everysec {
             let (window, now) = (self.plan.loss_window(), self.sim.now());
             self.oracle.borrow_mut().time_passed(window, now);
@@ -276,13 +305,13 @@ impl Run {
         self.meet_if(Met::CrashAfterFailure, ended.is_none() && self.oracle.borrow().has_failed());
         if ended.is_none() {
             // What dies with the process does not close the log.
-            self.crash();
+            self.crash(Some(mode));
         }
         ended
     }
 
     /// After the callers are done.
-    fn end(&mut self, ended: Option<bool>, began: usize) {
+    fn end(&mut self, ended: Option<bool>, began: usize, faults_before: u64) {
         let Some(closed) = ended else {
             self.meet_if(Met::CrashInCut, in_cut(&self.sim.trace()[began..]));
             return;
@@ -292,6 +321,7 @@ impl Run {
         } else {
             // The handles are gone: what was accepted becomes durable in the background.
             self.sim.block_on(self.sim.sleep(LIFE_MAX));
+            self.note_strikes(faults_before);
             let (failed, faulty) = {
                 let oracle = self.oracle.borrow();
                 (oracle.has_failed(), oracle.faulty)
@@ -299,15 +329,17 @@ impl Run {
             self.ending = if failed || faulty { Ending::Killed } else { Ending::Closed };
             self.meet_if(Met::HandlesDropped, self.ending == Ending::Closed);
         }
-        if self.ending == Ending::Closed && self.rng.bool() {
+        if self.ending == Ending::Closed {
             // Nothing can be lost any more.
             self.oracle.borrow_mut().closed();
-            self.crash();
+            if self.rng.bool() {
+                self.crash(None);
+            }
         }
     }
 
-    /// The process dies, or the machine.
-    fn crash(&mut self) {
+    /// The process dies, or the machine, in a life of this mode, or between two.
+    fn crash(&mut self, mode: Option<Met>) {
         let in_flight = self.sim.in_flight();
         let writes = in_flight.iter().any(|op| matches!(op, OpKind::Write | OpKind::WriteZeros));
         self.meet_if(Met::CrashInZeroFill, in_flight.contains(&OpKind::WriteZeros));
@@ -334,7 +366,8 @@ impl Run {
         self.meet(Met::PowerLoss);
         self.meet_if(Met::Hole, loss.holes > 0);
         let window = [Met::Window, Met::WindowZeroed, Met::DeviceZeroes];
-        let in_window = self.mode.is_some_and(|mode| window.contains(&mode));
+        let in_window = mode.is_some_and(|mode| window.contains(&mode));
+        self.torn = loss.holes + loss.torn_writes > 0;
         self.meet_if(Met::HoleInWindow, loss.holes > 0 && in_window);
         self.meet_if(Met::TornWrite, loss.torn_writes > 0);
         self.meet_if(Met::LostName, loss.lost_names > 0);
@@ -391,6 +424,11 @@ impl Run {
         let names = self.sim.list_dir(DIR).unwrap_or_default();
         let names = names.into_iter().filter_map(|name| name.into_string().ok());
         names.filter(|name| name.ends_with(".wal")).map(|name| format!("{DIR}/{name}")).collect()
+    }
+
+    /// A fault that has struck since excuses what it may have done.
+    fn note_strikes(&self, faults_before: u64) {
+        self.oracle.borrow_mut().faulty |= self.sim.faults_met() > faults_before;
     }
 
     fn note_faults(&self, began: usize) {

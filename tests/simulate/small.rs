@@ -3,7 +3,7 @@
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use seawal::testing::Sim;
+use seawal::testing::{Crash, Sim};
 use seawal::{Options, Packing, Prealloc, Result, SyncMethod};
 use std::cell::RefCell;
 use std::path::Path;
@@ -13,6 +13,9 @@ use std::time::Duration;
 const DIR: &str = "/log";
 /// What is left of one moment, at most: of moments with more, these are the first of its combinations.
 const LEFT_MAX: usize = if cfg!(debug_assertions) { 64 } else { 2048 };
+
+/// Of moments with more, so many others by chance.
+const RANDOM: u64 = if cfg!(debug_assertions) { 20 } else { 200 };
 
 struct Mode {
     name: &'static str,
@@ -40,8 +43,8 @@ struct Known {
     acked: usize,
 }
 
-fn machine() -> Sim {
-    let sim = Sim::new(7);
+fn machine(seed: u64) -> Sim {
+    let sim = Sim::new(seed);
     sim.set_block_bytes(512);
     sim.create_dir(Path::new(DIR).parent().expect("a directory"));
     sim
@@ -98,7 +101,7 @@ fn check(sim: &Sim, options: Options, known: &Known, story: &str) {
 fn try_all(mode: &Mode) -> (usize, usize) {
     let (mut tried, mut cut_short) = (0, 0);
     for at in 1.. {
-        let sim = machine();
+        let sim = machine(0);
         let known = Rc::new(RefCell::new(Known::default()));
         let run = history(sim.clone(), mode.options.clone(), Rc::clone(&known));
         let finished = sim.block_on_until(at, run).is_some();
@@ -109,6 +112,18 @@ fn try_all(mode: &Mode) -> (usize, usize) {
             let story = format!("{}, power loss before operation {at}, state {number}", mode.name);
             check(&state, mode.options.clone(), &known, &story);
             left += 1;
+        }
+        if left == LEFT_MAX {
+            // The first combinations are all alike in what was asked first.
+            for seed in 0..RANDOM {
+                let sim = machine(seed);
+                let known = Rc::new(RefCell::new(Known::default()));
+                let run = history(sim.clone(), mode.options.clone(), Rc::clone(&known));
+                let _ = sim.block_on_until(at, run);
+                sim.power_loss(Crash::Random);
+                let story = format!("{}, power loss before operation {at}, seed {seed}", mode.name);
+                check(&sim, mode.options.clone(), &known.borrow(), &story);
+            }
         }
         tried += left;
         cut_short += usize::from(left == LEFT_MAX);

@@ -177,11 +177,14 @@ impl SimFile {
             Err(error) => return (Err(error), buf),
         };
         let of_pages = admission.bytes_of_pages_max.map(|max| whole_pages(offset, max));
+        let of_pages = of_pages.filter(|&bytes| bytes > 0);
+        let taken = len.min(admission.bytes_max.unwrap_or(len)).min(of_pages.unwrap_or(len));
+        if taken < len {
+            self.process.shared.faults.borrow_mut().was_short(taken);
+        }
         let write = Write {
             description: self.description,
-            len: len
-                .min(admission.bytes_max.unwrap_or(len))
-                .min(of_pages.filter(|&len| len > 0).unwrap_or(len)),
+            len: taken,
             offset,
             persist,
             error: admission.error,

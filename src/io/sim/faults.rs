@@ -79,7 +79,7 @@ pub struct TraceEntry {
     pub takes: Duration,
     /// The injected error, if any; errors that follow from the disk's state are not here.
     pub error: Option<i32>,
-    /// Of a write: it takes at most so many bytes.
+    /// Of a write that is made short: it takes so many bytes.
     pub short: Option<usize>,
 }
 
@@ -105,6 +105,8 @@ impl fmt::Display for TraceEntry {
 
 pub(super) struct Faults {
     operations: u64,
+    /// Operations that failed or were short.
+    met: u64,
     trace: Vec<TraceEntry>,
     latencies: BTreeMap<OpKind, Duration>,
     spreads: BTreeMap<OpKind, Duration>,
@@ -153,6 +155,7 @@ impl Faults {
         let micros = Duration::from_micros;
         Faults {
             operations: 0,
+            met: 0,
             trace: Vec::new(),
             // Long enough that things overlap as they do in life; what takes no time cannot be interrupted.
             latencies: BTreeMap::from([
@@ -192,7 +195,8 @@ impl Faults {
             Fate::Fails(errno) => Some(*errno),
             Fate::Takes(_) => None,
         });
-        let error = error.or_else(|| self.take_error(number, op));
+        let by_number = self.by_number.remove(&number);
+        let error = error.or(by_number).or_else(|| self.take_error(op));
         let writes = matches!(op, OpKind::Write | OpKind::WriteZeros);
         let bytes_max = (writes && error.is_none()).then(|| self.short_write.take()).flatten();
         let mut latency = self.latency(op);
@@ -212,9 +216,22 @@ impl Faults {
                 Rate::Short => bytes_of_pages_max = Some(self.rng.up_to(SHORT_WRITE_MAX)),
             }
         }
-        let (path, takes, short) = (path.to_owned(), latency, bytes_max.or(bytes_of_pages_max));
-        self.trace.push(TraceEntry { op, path, detail, at, takes, error, short });
+        self.met += u64::from(error.is_some());
+        let (path, takes) = (path.to_owned(), latency);
+        self.trace.push(TraceEntry { op, path, detail, at, takes, error, short: None });
         Some(Admission { latency, error, bytes_max, bytes_of_pages_max })
+    }
+
+    /// The write that was just admitted takes so many bytes of those it should.
+    pub(super) fn was_short(&mut self, bytes: usize) {
+        self.met += 1;
+        if let Some(last) = self.trace.last_mut() {
+            last.short = Some(bytes);
+        }
+    }
+
+    pub(super) fn met(&self) -> u64 {
+        self.met
     }
 
     fn latency(&mut self, op: OpKind) -> Duration {
@@ -237,10 +254,7 @@ impl Faults {
             .collect()
     }
 
-    fn take_error(&mut self, number: u64, op: OpKind) -> Option<i32> {
-        if let Some(errno) = self.by_number.remove(&number) {
-            return Some(errno);
-        }
+    fn take_error(&mut self, op: OpKind) -> Option<i32> {
         let position = self.by_kind.iter().position(|(kind, _)| *kind == op)?;
         Some(self.by_kind.remove(position).1)
     }

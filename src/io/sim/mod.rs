@@ -199,15 +199,19 @@ impl Sim {
 
     /// Every state in which the disk can be after a power loss at this moment, each on a machine of its own, which has
     /// no latencies or faults but those of a new one. There are two for each unsynced sector: take as many as you have
-    /// time for. Two may be the same.
+    /// time for. Two may be the same. On this machine the process dies, as with [`Sim::kill`].
     pub fn power_losses(&self) -> impl Iterator<Item = Sim> + use<> {
         self.shared().executor.clear();
-        let shared = Rc::clone(self.shared());
-        shared.model.borrow_mut().land_writes();
+        let disk = {
+            let mut model = self.shared().model.borrow_mut();
+            model.land_writes();
+            model.kill();
+            model.clone_disk()
+        };
         let mut odometer = Some(Odometer::default());
         std::iter::from_fn(move || {
             let turning = odometer.as_mut()?;
-            let left = shared.model.borrow().after_power_loss(turning, &mut PowerLoss::default());
+            let left = disk.after_power_loss(turning, &mut PowerLoss::default());
             if !turning.advance() {
                 odometer = None;
             }
@@ -264,6 +268,12 @@ impl Sim {
     /// by the seed. At first they have done nothing.
     pub fn set_failures_are_partial(&self, partial: bool) {
         self.shared().model.borrow_mut().set_failures_are_partial(partial);
+    }
+
+    /// How many operations have failed, or were short, because of faults asked for, since the machine was made.
+    #[must_use]
+    pub fn faults_met(&self) -> u64 {
+        self.shared().faults.borrow().met()
     }
 
     /// How many of the faults asked for have not happened yet. Those of chance are not counted.

@@ -492,14 +492,12 @@ impl Model {
     pub(super) fn make_dir_durably(&mut self, path: &Path) -> io::Result<NodeId> {
         let mut node = ROOT;
         for name in names(path)? {
-            node = match self.dir(node)?.get(&name) {
+            let next = match self.dir(node)?.get(&name) {
                 Some(next) => next,
-                None => {
-                    let next = self.add(Node::Dir(DirNode::default()));
-                    self.dir_mut(node).link_durably(name, next);
-                    next
-                }
+                None => self.add(Node::Dir(DirNode::default())),
             };
+            self.dir_mut(node).link_durably(name, next);
+            node = next;
         }
         self.dir(node)?;
         Ok(node)

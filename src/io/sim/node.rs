@@ -7,7 +7,7 @@
 //!    through the cache with `Persist::Now`: then the bytes it lost are in `cached` and no reader finds them elsewhere.
 //! 2. Changes are in the order in which they happened, and so are their numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 
@@ -22,6 +22,7 @@ pub(super) type NodeId = u64;
 
 /// What becomes of everything that was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Crash {
     /// It is gone.
     LoseUnsynced,
@@ -183,19 +184,23 @@ impl FileNode {
     }
 
     /// A sync failed: the kernel marks the pages clean all the same, so nobody will write them any more. Some had been
-    /// written before the failure, as `fate` says. The length is not in the pages; it stays to be synced.
+    /// written before the failure, as `fate` says. The length is not in the pages; it stays to be synced if none was.
     pub(super) fn fail_sync(&mut self, covered: u64, fate: &mut impl Fate) {
         let of_sync = |change: &FileChange| {
             let in_pages = matches!(change.what, FileEffect::Bytes { .. });
             change.number <= covered && !change.stray && in_pages
         };
-        let numbers: Vec<u64> =
-            self.changes.iter().filter(|change| of_sync(change)).map(|c| c.number).collect();
-        let fates = fate.sectors(numbers.len());
-        let written: BTreeSet<u64> =
-            numbers.into_iter().zip(fates).filter(|fate| fate.1).map(|fate| fate.0).collect();
-        self.changes.retain(|change| !of_sync(change) || written.contains(&change.number));
-        self.settle(of_sync);
+        let changes = std::mem::take(&mut self.changes);
+        self.changes = changes.into_iter().flat_map(FileChange::into_pages).collect();
+        let count = self.changes.iter().filter(|change| of_sync(change)).count();
+        let mut written = fate.sectors(count).into_iter();
+        self.changes.retain(|change| !of_sync(change) || written.next() == Some(true));
+        // A page that was written takes along the length that makes it a part of the file.
+        let any_written = self.changes.iter().any(of_sync);
+        let is_len = |change: &FileChange| matches!(change.what, FileEffect::Len(_));
+        self.settle(|change| {
+            of_sync(change) || any_written && change.number <= covered && is_len(change)
+        });
     }
 
     pub(super) fn crash(&mut self, fate: &mut impl Fate, loss: &mut PowerLoss) {
@@ -212,9 +217,12 @@ impl FileNode {
                     change.what.apply(&mut self.durable);
                 }
                 FileEffect::Bytes { offset, bytes } => {
-                    let sectors: Vec<_> = sectors(offset, &bytes).collect();
+                    let sectors: Vec<_> = pieces::<SECTOR_BYTES>(offset, &bytes).collect();
                     let survive = fate.sectors(sectors.len());
-                    let survived = survive.iter().filter(|&&survives| survives).count();
+                    let is_left = |(at, survives): (usize, &bool)| {
+                        *survives && sectors[at].0 < self.durable.len()
+                    };
+                    let survived = survive.iter().enumerate().filter(|&left| is_left(left)).count();
                     loss.holes += usize::from(gap && survived > 0);
                     match survived {
                         0 => loss.lost_writes += 1,
@@ -265,6 +273,22 @@ impl FileNode {
     }
 }
 
+impl FileChange {
+    /// Cuts it at the borders of pages, each of which is written or not.
+    fn into_pages(self) -> Vec<FileChange> {
+        let FileChange { number, what, stray } = self;
+        let FileEffect::Bytes { offset, bytes } = what else {
+            return vec![FileChange { number, what, stray }];
+        };
+        pieces::<PAGE_BYTES>(offset, &bytes)
+            .map(|(offset, bytes)| {
+                let what = FileEffect::Bytes { offset, bytes: bytes.to_vec() };
+                FileChange { number, what, stray }
+            })
+            .collect()
+    }
+}
+
 impl FileEffect {
     fn apply(&self, target: &mut Vec<u8>) {
         match self {
@@ -306,12 +330,12 @@ fn put(target: &mut [u8], offset: usize, bytes: &[u8]) {
     target[..len].copy_from_slice(&bytes[..len]);
 }
 
-/// Cuts a write at the borders of the file's sectors.
-fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// Cuts a write at the borders of the file's sectors, or pages.
+fn pieces<const BYTES: usize>(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut rest = bytes;
     let mut at = offset;
     std::iter::from_fn(move || {
-        let len = (SECTOR_BYTES - at % SECTOR_BYTES).min(rest.len());
+        let len = (BYTES - at % BYTES).min(rest.len());
         let (sector, tail) = rest.split_at(len);
         let start = at;
         (rest, at) = (tail, at + len);
@@ -337,6 +361,13 @@ pub(super) enum DirEffect {
 }
 
 impl DirEffect {
+    fn concerns(&self, name: &OsStr) -> bool {
+        match self {
+            DirEffect::Link(of, _) | DirEffect::Unlink(of) => of == name,
+            DirEffect::Rename(from, to) => from == name || to == name,
+        }
+    }
+
     fn apply(&self, names: &mut Names) {
         match self {
             DirEffect::Link(name, node) => {
@@ -380,6 +411,7 @@ impl DirNode {
 
     /// A name that was always there.
     pub(super) fn link_durably(&mut self, name: OsString, node: NodeId) {
+        self.changes.retain(|(_, change)| !change.concerns(&name));
         self.durable.insert(name.clone(), node);
         self.cached.insert(name, node);
     }

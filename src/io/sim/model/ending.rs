@@ -1,7 +1,5 @@
 //! The end of the process, or of the machine, and what is left then.
 
-use std::time::Duration;
-
 use super::{DescriptionId, Flight, Model, Node};
 use crate::io::Persist;
 use crate::io::sim::fate::{Everything, Fate, Nothing};
@@ -31,7 +29,7 @@ impl Model {
         match crash {
             Crash::LoseUnsynced => self.crash_with(&mut Nothing, &mut loss),
             Crash::KeepUnsynced => {
-                self.settle(Duration::MAX);
+                self.land_writes();
                 self.crash_with(&mut Everything, &mut loss);
             }
             Crash::Random => {
@@ -61,6 +59,9 @@ impl Model {
     /// Makes the writes in flight changes, for fate to decide about. The syncs in flight did not happen.
     pub(in crate::io::sim) fn land_writes(&mut self) {
         for (_, flight) in std::mem::take(&mut self.flights) {
+            if let Some(description) = flight.description() {
+                self.description_mut(description).flights -= 1;
+            }
             if let Flight::Write { mut write, buf } = flight {
                 // Nobody was told that it is durable. (A write that fails leaves what it leaves.)
                 if write.error.is_none() {
@@ -79,12 +80,8 @@ impl Model {
         self.descriptions.clear();
     }
 
-    /// What this machine has on its disk after a power loss that went as `fate` says, on a machine of its own.
-    pub(in crate::io::sim) fn after_power_loss(
-        &self,
-        fate: &mut impl Fate,
-        loss: &mut PowerLoss,
-    ) -> Model {
+    /// The same disk on a machine of its own, with all that was not synced.
+    pub(in crate::io::sim) fn clone_disk(&self) -> Model {
         let mut model = Model::new(0);
         model.nodes.clone_from(&self.nodes);
         model.nodes_made = self.nodes_made;
@@ -93,6 +90,16 @@ impl Model {
         model.read_only = self.read_only;
         model.geometry = self.geometry;
         model.zeroes_ranges = self.zeroes_ranges;
+        model
+    }
+
+    /// What this machine has on its disk after a power loss that went as `fate` says, on a machine of its own.
+    pub(in crate::io::sim) fn after_power_loss(
+        &self,
+        fate: &mut impl Fate,
+        loss: &mut PowerLoss,
+    ) -> Model {
+        let mut model = self.clone_disk();
         model.crash_nodes(fate, loss);
         model
     }
