@@ -105,8 +105,12 @@ async fn judged_scan<D: Disk>(
     let (file, read_direct) = open_newest(disk, &newest.path).await?;
     let mut pieces = Pieces::new(&file, &newest.path)?;
     let seq = newest.name.seq;
+    let mut records = 0;
     let segment_end = walk
-        .segment(&mut pieces, seq, &newest.path, |fact| replay.take(&fact, &newest.path))
+        .segment(&mut pieces, seq, &newest.path, |fact| {
+            records += 1;
+            replay.take(&fact, &newest.path)
+        })
         .await?;
     let (end, chain, stop) = match segment_end {
         SegmentEnd::End { offset } => (Position::new(seq, offset), walk.chain, None),
@@ -118,7 +122,8 @@ async fn judged_scan<D: Disk>(
         None => false,
     };
     let row = Row::of(&Facts {
-        headless: end.offset == 0,
+        // Its name says that its head was durable, and a head has the metadata.
+        headless: records == 0,
         sealed: false,
         proven: survey.proof.is_some(),
         broken: stop.is_some(),
@@ -127,7 +132,7 @@ async fn judged_scan<D: Disk>(
         behind: survey.behind,
     });
     let row = match judge {
-        Judge::AsThePrefixOfMore if end.offset > 0 => Row::CleanEnd,
+        Judge::AsThePrefixOfMore if records > 0 => Row::CleanEnd,
         _ => row,
     };
     if row.verdict() == Verdict::Damaged {

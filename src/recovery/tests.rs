@@ -497,6 +497,14 @@ fn sealed_segment_without_records_is_damage() {
     }
 }
 
+/// The same of the newest segment: it opened, took an entry, and was refused as soon as another one followed it.
+#[test]
+fn newest_segment_without_records_is_damage() {
+    let log = Unmarked::new();
+    let error = scan_bytes(&log.bytes[..log.offsets[1]]).unwrap_err();
+    assert!(error.is_damaged(), "{error}");
+}
+
 /// A frame may claim any length. It is refused or cut before memory is taken for it.
 #[test]
 fn absurd_lengths_take_no_memory() {
