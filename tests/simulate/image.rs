@@ -28,6 +28,8 @@ pub(crate) struct Image {
     pub term: u64,
     /// Of the last snapshot. Readers from the beginning do not see it.
     pub snapshot: u64,
+    /// Of the last snapshot that may be there. What it covers does not change any more.
+    pub settled: u64,
 }
 
 impl Image {
@@ -51,7 +53,10 @@ impl Image {
                 self.term = self.term.max(state.term);
                 self.state = *state;
             }
-            Call::Snapshot(snapshot) => self.snapshot = snapshot.index,
+            Call::Snapshot(snapshot) => {
+                self.snapshot = snapshot.index;
+                self.settled = snapshot.index;
+            }
         }
     }
 

@@ -390,7 +390,7 @@ impl Life {
     /// Entries of a term, from an index on that may be taken already.
     async fn save(&self) {
         let head = self.oracle.borrow().head();
-        let back = self.random(|rng| rng.u64(..5)).min(head.last_index() - head.snapshot);
+        let back = self.random(|rng| rng.u64(..5)).min(head.last_index() - head.settled);
         let first = head.last_index() - back + 1;
         let term = head.term + self.random(|rng| rng.u64(..2)).max(u64::from(head.term == 0));
         let count = self.random(|rng| rng.usize(1..4));
@@ -418,11 +418,11 @@ impl Life {
     async fn snapshot(&self) {
         let head = self.oracle.borrow().head();
         let last = head.last_index();
-        if last <= head.snapshot {
+        if last <= head.settled {
             return;
         }
         self.meet(Met::Snapshot);
-        let index = self.random(|rng| rng.u64(head.snapshot + 1..=last));
+        let index = self.random(|rng| rng.u64(head.settled + 1..=last));
         let (term, _) = head.entries[index as usize - 1];
         let snapshot = Snapshot { index, term, ..Snapshot::default() };
         let saved = self.wal.save_snapshot(snapshot.clone());

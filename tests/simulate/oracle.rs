@@ -236,7 +236,9 @@ impl Oracle {
 
     /// The log is open again, with the first `survived` calls. What is there now stays.
     pub(crate) fn opened(&mut self, survived: usize) {
-        let base = self.image(survived);
+        let mut base = self.image(survived);
+        // A snapshot record that nobody was told of may be there all the same.
+        base.settled = self.head().settled.min(base.last_index());
         *self = Oracle { base, ids: self.ids, ..Oracle::default() };
     }
 }
