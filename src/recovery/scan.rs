@@ -92,25 +92,29 @@ async fn judged_scan<D: Disk>(
     for segment in sealed {
         let file = open(disk, &segment.path, Access::Read).await?;
         let mut pieces = Pieces::new(&file, &segment.path)?;
-        let mut records = 0;
         let end = walk
             .segment(&mut pieces, segment.name.seq, &segment.path, |fact| {
-                records += 1;
                 replay.take(&fact, &segment.path)
             })
             .await?;
-        check_sealed(&segment.path, end, records)?;
+        match end {
+            SegmentEnd::Stop(stop) => {
+                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+            }
+            // The head of the next one would be believed whatever its chain says.
+            SegmentEnd::End { offset: 0 } => {
+                let what = "a segment that another one follows has no records";
+                return Err(Error::damaged(&segment.path, 0, what));
+            }
+            SegmentEnd::End { .. } => {}
+        }
     }
 
     let (file, read_direct) = open_newest(disk, &newest.path).await?;
     let mut pieces = Pieces::new(&file, &newest.path)?;
     let seq = newest.name.seq;
-    let mut records = 0;
     let segment_end = walk
-        .segment(&mut pieces, seq, &newest.path, |fact| {
-            records += 1;
-            replay.take(&fact, &newest.path)
-        })
+        .segment(&mut pieces, seq, &newest.path, |fact| replay.take(&fact, &newest.path))
         .await?;
     let (end, chain, stop) = match segment_end {
         SegmentEnd::End { offset } => (Position::new(seq, offset), walk.chain, None),
@@ -122,8 +126,7 @@ async fn judged_scan<D: Disk>(
         None => false,
     };
     let row = Row::of(&Facts {
-        // Its name says that its head was durable, and a head has the metadata.
-        headless: records == 0,
+        headless: end.offset == 0,
         sealed: false,
         proven: survey.proof.is_some(),
         broken: stop.is_some(),
@@ -132,7 +135,7 @@ async fn judged_scan<D: Disk>(
         behind: survey.behind,
     });
     let row = match judge {
-        Judge::AsThePrefixOfMore if records > 0 => Row::CleanEnd,
+        Judge::AsThePrefixOfMore if end.offset > 0 => Row::CleanEnd,
         _ => row,
     };
     if row.verdict() == Verdict::Damaged {
@@ -263,19 +266,6 @@ fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &S
     }
 }
 
-/// What a later segment follows was whole once, and held records.
-fn check_sealed(path: &Path, end: SegmentEnd, records: usize) -> Result<()> {
-    match end {
-        SegmentEnd::Stop(stop) => Err(damaged(path, &stop, Row::DamagedSealed)),
-        // The head of the next one would be believed whatever its chain says.
-        SegmentEnd::End { offset } if records == 0 => {
-            let what = "a segment that another one follows has no records";
-            Err(Error::damaged(path, offset, what))
-        }
-        SegmentEnd::End { .. } => Ok(()),
-    }
-}
-
 /// The snapshot records whose index is committed by the last hard state, in the order of their bytes: those that
 /// reading may start from. All segments are read, as etcd does it, and damage in a sealed one is refused: a log is not
 /// taken for sound because the part that is needed is.
@@ -293,9 +283,7 @@ pub(crate) async fn snapshots<D: Disk>(
             false => open(disk, &segment.path, Access::Read).await?,
         };
         let mut pieces = Pieces::new(&file, &segment.path)?;
-        let mut records = 0;
         let take = |fact: Fact| {
-            records += 1;
             match fact.content {
                 Content::State(state) => commit = state.commit,
                 Content::Snapshot(snapshot) => found.push(snapshot),
@@ -304,9 +292,13 @@ pub(crate) async fn snapshots<D: Disk>(
             Ok(())
         };
         let end = walk.segment(&mut pieces, segment.name.seq, &segment.path, take).await?;
-        // The newest one is judged when it is read for good.
-        if !newest {
-            check_sealed(&segment.path, end, records)?;
+        match end {
+            // The newest one is judged when it is read for good.
+            SegmentEnd::Stop(stop) if !newest => {
+                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+            }
+            // One that is empty was not needed, or is judged then.
+            _ => {}
         }
     }
     found.retain(|snapshot| snapshot.index <= commit);

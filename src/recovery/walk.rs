@@ -117,6 +117,8 @@ pub(crate) enum Heeds {
 pub(crate) struct Walk {
     pub heeds: Heeds,
     pub chain: Chain,
+    /// A crc record was walked over: the next one has to continue the chain, also where that is 0.
+    pub chained: bool,
     /// The id of the log, once a mark was seen.
     pub log_id: Option<LogId>,
     /// The newest mark that counts.
@@ -195,13 +197,16 @@ impl Walk {
             let body = offset + LENGTH_FIELD_BYTES as u64..offset + bytes;
             if record.record_type == RecordType::Crc as i64 {
                 let chain_before = self.chain;
-                // A fresh decoder has 0 and takes what it finds; so does etcd's.
-                if self.chain != Chain(0) && self.chain.0 != record.crc {
+                // A fresh decoder has 0 and takes what it finds. etcd's also takes it when it has come to 0, and so
+                // does not see that a segment was cut off behind its first record.
+                let continues = self.chained || self.chain != Chain(0);
+                if continues && self.chain.0 != record.crc {
                     let cause = Cause::Chain { stored: record.crc, computed: self.chain.0 };
                     // Not torn in etcd's eyes, whatever it looks like.
                     return Ok(stop(self, group.as_ref(), cause, 0..0));
                 }
                 self.chain = Chain(record.crc);
+                self.chained = true;
                 if group.is_none() && record.data.is_some() {
                     let Some(mark) = self.mark(&record, position, path)? else {
                         self.chain = chain_before;
