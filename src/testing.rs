@@ -1,7 +1,7 @@
 //! A simulated machine for tests of what an application does with its log: power losses, full disks, failing syncs,
 //! in virtual time, the same on each run.
 //!
-//! The log that [`Sim::open`] gives is the ordinary [`Wal`](crate::Wal), and all of its code runs; only the disk, the clock and the
+//! The log that [`Sim::open`] gives is the ordinary [`Wal`], and all of its code runs; only the disk, the clock and the
 //! thread are simulated.
 //!
 //! ```
