@@ -387,7 +387,9 @@ impl Run {
         let Some(path) = segments.get(self.rng.usize(..segments.len().max(1))).cloned() else {
             return;
         };
-        let bytes = self.sim.read_file_durable(&path).expect("it is listed");
+        let mut bytes = self.sim.read_file_durable(&path).expect("it is listed");
+        // Not in what the file had lost, and a power loss gives back: nobody would see it before.
+        bytes.truncate(self.sim.read_file(&path).expect("it is listed").len());
         let data = bytes.iter().rposition(|&byte| byte != 0).map_or(1, |last| last + 16);
         let offset = self.rng.usize(..data.min(bytes.len()).max(1));
         if offset >= bytes.len() {
