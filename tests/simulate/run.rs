@@ -114,7 +114,7 @@ impl Run {
             return;
         };
         self.inject();
-        let (began, faults_before) = (self.sim.trace().len(), self.sim.faults_met());
+        let (began, faults_before) = (self.operations(), self.sim.faults_met());
         let outcome = self.live(wal, mode);
         self.end(outcome, began, faults_before);
         self.note_faults(began);
@@ -123,7 +123,7 @@ impl Run {
     /// Opens the log, unless that is interrupted or fails.
     fn recover(&mut self) -> Option<(Wal, Met)> {
         self.sim.clear_faults();
-        let began = self.sim.trace().len();
+        let began = self.operations();
         let faulty = !self.plan.faults.is_empty() && self.rng.u8(..3) == 0;
         if faulty {
             self.inject();
@@ -145,7 +145,7 @@ impl Run {
         let mode = self.plan.next_mode(&mut self.rng);
         Plan::prepare(mode, &self.sim);
         let options = self.plan.options(mode, &mut self.rng);
-        let began = self.sim.trace().len();
+        let began = self.operations();
         let faults_before = self.sim.faults_met();
         let open = self.sim.open_or_create(DIR, options);
         let Some(opened) = self.sim.block_on_until(at, open) else {
@@ -419,6 +419,11 @@ impl Run {
                 self.sim.kill();
             }
         }
+    }
+
+    /// How long the trace is, which is never cleared here; asking the trace itself would copy it.
+    fn operations(&self) -> usize {
+        usize::try_from(self.sim.operations()).expect("a run is short")
     }
 
     /// The paths of the log's segments, oldest first.
