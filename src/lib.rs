@@ -40,6 +40,7 @@ mod commit;
 mod error;
 mod format;
 mod inbox;
+mod index;
 mod io;
 mod live;
 #[cfg(all(test, seawal_loom))]

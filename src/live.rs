@@ -6,6 +6,7 @@
 //! disk, so hostile input cannot make them outgrow the files.
 
 use crate::types::Position;
+use std::ops::Range;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
@@ -108,9 +109,13 @@ impl Live {
         })
     }
 
-    /// A place at or before the entry `index`, in its segment.
-    pub(crate) fn before(&self, index: u64) -> Option<Position> {
-        self.run_of(index).map(|at| self.runs[at].start)
+    /// Where the valid entries lie that `index` is one of, one after another in the order of the bytes, in one segment.
+    pub(crate) fn stretch_of(&self, index: u64) -> Option<Range<Position>> {
+        let at = self.run_of(index)?;
+        let start = self.runs[at].start;
+        let behind = Position::new(start.seq, u64::MAX);
+        let end = self.runs.get(at + 1).map_or(behind, |next| next.start.min(behind));
+        Some(start..end)
     }
 
     fn run_of(&self, index: u64) -> Option<usize> {
@@ -200,8 +205,8 @@ mod tests {
                     prop_assert_eq!(live.is_live(i, p), model.contains(&(i, p)), "{} at {}", i, p);
                 }
                 for &(i, p) in &model {
-                    let before = live.before(i).unwrap();
-                    prop_assert!(before <= p && before.seq == p.seq);
+                    let stretch = live.stretch_of(i).unwrap();
+                    prop_assert!(stretch.contains(&p) && stretch.start.seq == p.seq);
                 }
             }
         }

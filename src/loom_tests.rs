@@ -7,6 +7,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::inbox::Inbox;
+use crate::index::SparseIndex;
 use crate::live::Live;
 use crate::types::Position;
 use crate::watermark::watermark;
@@ -89,7 +90,8 @@ fn nothing_stays_in_the_inbox() {
 #[test]
 fn who_waits_for_the_watermark_is_told() {
     check(3, || {
-        let (mover, watermark) = watermark(Position::default(), Live::after(0), Vec::new());
+        let (mover, watermark) =
+            watermark(Position::default(), Live::after(0), SparseIndex::default(), Vec::new());
         let waits = |index| {
             let watermark = watermark.clone();
             thread::spawn(move || block_on(watermark.wait(index)))

@@ -4,6 +4,8 @@
 //! waits ([`Watermark`]). The mark moves only after a sync that covers what it moves over.
 
 use crate::error::{Error, Result};
+use crate::format::Chain;
+use crate::index::{Point, SparseIndex};
 use crate::live::Live;
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Position, Seq};
@@ -19,6 +21,7 @@ struct State {
     /// Everything before it is durable.
     position: Position,
     live: Live,
+    index: SparseIndex,
     /// The segments there are, oldest first.
     segments: Vec<(Seq, PathBuf)>,
     /// Why the mark will not move any more.
@@ -46,10 +49,11 @@ pub(crate) struct Mover {
 pub(crate) fn watermark(
     position: Position,
     live: Live,
+    index: SparseIndex,
     segments: Vec<(Seq, PathBuf)>,
 ) -> (Mover, Watermark) {
     let state =
-        State { position, live, segments, ended: None, waiters: BTreeMap::new(), places: 0 };
+        State { position, live, index, segments, ended: None, waiters: BTreeMap::new(), places: 0 };
     let watermark = Watermark { state: Arc::new(Mutex::new(state)) };
     (Mover { watermark: watermark.clone() }, watermark)
 }
@@ -67,6 +71,15 @@ impl Watermark {
     /// Looks at the valid, durable entries.
     pub(crate) fn with_live<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
         look(&self.lock().live)
+    }
+
+    /// From where to decode to come to the durable entry `index`.
+    pub(crate) fn before(&self, index: u64) -> Option<Point> {
+        let State { live, index: points, .. } = &*self.lock();
+        let stretch = live.stretch_of(index)?;
+        let head = Position::new(stretch.start.seq, 0);
+        let point = points.before(stretch, index);
+        Some(point.unwrap_or(Point { position: head, index, chain: Chain(0) }))
     }
 
     /// The file of a segment.
@@ -179,7 +192,8 @@ mod tests {
 
     #[test]
     fn who_stops_waiting_leaves_nothing_behind() {
-        let (mover, watermark) = watermark(Position::default(), Live::after(0), Vec::new());
+        let (mover, watermark) =
+            watermark(Position::default(), Live::after(0), SparseIndex::default(), Vec::new());
         for index in 1..100 {
             let mut wait = Box::pin(watermark.wait(index));
             let mut context = Context::from_waker(Waker::noop());

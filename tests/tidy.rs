@@ -9,6 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("error", &[]),
     ("live", &[]),
+    ("index", &["format"]),
     ("inbox", &["sync"]),
     ("metrics", &[]),
     // What threads meet at, for those that loom looks at.
@@ -17,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("io", &[]),
     ("tail", &["format"]),
-    ("watermark", &["live", "sync"]),
+    ("watermark", &["live", "index", "format", "sync"]),
     // Of `wal` the handle of a thread, which is itself an option.
     ("options", &["commit", "segment", "io", "wal"]),
     ("segment", &["io"]),
@@ -25,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "commit",
         &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload", "sync"],
     ),
-    ("recovery", &["segment", "format", "io", "watermark", "live", "inbox"]),
+    ("recovery", &["segment", "format", "io", "watermark", "live", "index", "inbox"]),
     (
         "wal",
         &[

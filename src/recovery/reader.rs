@@ -114,11 +114,11 @@ impl Entries {
         watermark: Watermark,
         wanted: Range<u64>,
     ) -> Entries {
-        let start = watermark.with_live(|live| live.before(wanted.start));
-        // Reading starts at the head of the segment, which says what the chain is.
-        let at = Position::new(start.map_or(Seq(0), |start| start.seq), 0);
+        let start = watermark.before(wanted.start);
         let state = if wanted.is_empty() || start.is_none() { State::Done } else { State::Ask };
-        let decoder = Decoder { at, path: PathBuf::new(), chain: Chain(0), frame_bytes: 0 };
+        let (at, chain) =
+            start.map_or_else(Default::default, |start| (start.position, start.chain));
+        let decoder = Decoder { at, path: PathBuf::new(), chain, frame_bytes: 0 };
         Entries { requests, watermark, wanted, state, decoder, ready: VecDeque::new() }
     }
 

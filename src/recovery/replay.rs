@@ -6,6 +6,7 @@
 
 use super::walk::{Content, Fact};
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::{Point, SparseIndex};
 use crate::live::Live;
 use crate::types::{HardState, Snapshot};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ pub(crate) struct Replay {
     /// The last snapshot record of another index.
     other_snapshot: Option<(u64, u64)>,
     pub live: Live,
+    pub index: SparseIndex,
     pub state: HardState,
     /// `None` is *not set*.
     pub metadata: Option<Bytes>,
@@ -38,6 +40,7 @@ impl Replay {
             term_at_start: None,
             other_snapshot: None,
             live: Live::after(index),
+            index: SparseIndex::default(),
             state: HardState::default(),
             metadata: None,
             start: None,
@@ -86,6 +89,7 @@ impl Replay {
                 if index <= self.start_index {
                     self.term_at_start = (index == self.start_index).then_some(term);
                 }
+                self.index.note(Point { position: fact.position, index, chain: fact.chain });
                 self.live.push(index, term, fact.position).map_err(|gap| match self.other_snapshot {
                     Some((index, term)) if gap.found == index + 1 => Error::new(
                         ErrorKind::OutOfRange,
@@ -108,13 +112,17 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Chain;
     use crate::types::{Position, Seq};
 
     fn run(start: (u64, u64), facts: &[Content]) -> Result<Replay> {
         let mut replay = Replay::from_snapshot(start.0, start.1);
         for (at, content) in facts.iter().enumerate() {
             let position = Position::new(Seq(0), at as u64 * 8);
-            replay.take(&Fact { position, content: content.clone() }, Path::new("0.wal"))?;
+            replay.take(
+                &Fact { position, chain: Chain(0), content: content.clone() },
+                Path::new("0.wal"),
+            )?;
         }
         Ok(replay)
     }

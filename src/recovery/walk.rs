@@ -22,6 +22,8 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fact {
     pub position: Position,
+    /// The chain before it.
+    pub chain: Chain,
     pub content: Content,
 }
 
@@ -231,7 +233,7 @@ impl Walk {
                     return Ok(stop(self, group.as_ref(), cause, body));
                 }
                 let (record_type, content) = content(record, self.heeds, path, offset)?;
-                let fact = Fact { position, content };
+                let fact = Fact { position, chain: self.chain, content };
                 self.chain = chain;
                 match &mut group {
                     Some(group) => {

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::recovery::reader::{self, ReadRequest};
 use crate::recovery::repair;
+use crate::recovery::replay::Replay;
 use crate::recovery::scan::{self, Scan};
 use crate::segment::active::Active;
 use crate::segment::dir;
@@ -408,7 +409,8 @@ async fn create_if_missing<D: Disk>(disk: &D, dir: &Path, options: &Options) -> 
 
 fn watermark_of(scan: &Scan) -> (Mover, Watermark) {
     let segments = scan.segments.iter().map(|segment| (segment.name.seq, segment.path.clone()));
-    watermark::watermark(scan.end, scan.replay.live.clone(), segments.collect())
+    let Replay { live, index, .. } = &scan.replay;
+    watermark::watermark(scan.end, live.clone(), index.clone(), segments.collect())
 }
 
 fn new_id<D: Disk>(disk: &D) -> Result<LogId> {
