@@ -305,9 +305,17 @@ struct History {
 impl History {
     fn of(files: &[File]) -> History {
         let mut history = History::default();
-        let mut segments: Vec<&File> = files.iter().filter(|file| file.is_segment()).collect();
-        segments.sort_by(|a, b| a.name.cmp(&b.name));
-        for file in segments {
+        let numbers = |file: &File| {
+            let (seq, index) = file.name.strip_suffix(".wal")?.split_once('-')?;
+            let hex = |digits| u64::from_str_radix(digits, 16).ok();
+            Some((hex(seq)?, hex(index)?))
+        };
+        let mut segments: Vec<_> =
+            files.iter().filter_map(|file| Some((numbers(file)?, &file.name, file))).collect();
+        segments.sort_by_key(|&(numbers, name, _)| (numbers, name));
+        // What is read from its beginning begins at the last segment that says so by its name.
+        let first = segments.iter().rposition(|((_, index), ..)| *index == 0).unwrap_or(0);
+        for (.., file) in &segments[first..] {
             history.segment(file);
         }
         history
