@@ -5,7 +5,6 @@
 //! cargo run --features testing --example crash_test
 //! ```
 
-use futures_util::StreamExt;
 use seawal::testing::{Crash, OpKind, Sim};
 use seawal::{Options, Result, Wal};
 use std::cell::RefCell;

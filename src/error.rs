@@ -37,8 +37,11 @@ pub enum ErrorKind {
     Unsupported,
     /// There is no record of the snapshot that reading was to start from.
     SnapshotNotFound,
-    /// An index that the log does not hold.
+    /// An index beyond the last one there is.
     OutOfRange,
+    /// An index before the first one there is: it was released, or a snapshot stands for it.
+    /// [`Error::first_index`] says which is the first.
+    Released,
     /// A value passed by the caller is not acceptable; nothing was done.
     InvalidInput,
     /// The record is larger than the limit in the options.
@@ -66,6 +69,7 @@ struct Inner {
     what: String,
     path: Option<PathBuf>,
     offset: Option<u64>,
+    first_index: Option<u64>,
     next: Option<&'static str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -78,6 +82,7 @@ impl Error {
                 what: what.into(),
                 path: None,
                 offset: None,
+                first_index: None,
                 next: None,
                 source: None,
             }),
@@ -121,6 +126,10 @@ impl Error {
         self.change(|inner| inner.offset = Some(offset))
     }
 
+    pub(crate) fn with_first_index(self, index: u64) -> Error {
+        self.change(|inner| inner.first_index = Some(index))
+    }
+
     /// What the reader of the message should do.
     pub(crate) fn next(self, next: &'static str) -> Error {
         self.change(|inner| inner.next = Some(next))
@@ -151,6 +160,7 @@ impl Error {
             what: shared.what.clone(),
             path: shared.path.clone(),
             offset: shared.offset,
+            first_index: shared.first_index,
             next: shared.next,
             source: shared.source.clone(),
         });
@@ -174,6 +184,12 @@ impl Error {
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         self.inner.offset
+    }
+
+    /// The first index there is, of [`ErrorKind::Released`].
+    #[must_use]
+    pub fn first_index(&self) -> Option<u64> {
+        self.inner.first_index
     }
 
     /// What to do next.

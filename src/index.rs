@@ -78,6 +78,13 @@ impl SparseIndex {
         other.points.iter().for_each(|&point| self.note(point));
     }
 
+    /// The last point at or before `position`, in its segment.
+    pub(crate) fn at_or_before(&self, position: Position) -> Option<Point> {
+        let upto = self.points.partition_point(|point| point.position <= position);
+        let last = self.points[..upto].last()?;
+        (last.position.seq == position.seq).then_some(*last)
+    }
+
     /// The last point before the entry `index`, which lies in `stretch`: valid entries, one after another.
     pub(crate) fn before(&self, stretch: Range<Position>, index: u64) -> Option<Point> {
         let in_front = self.points.partition_point(|point| point.position <= stretch.start);
@@ -141,7 +148,7 @@ mod tests {
                 let found = index.before(all.clone(), at as u64 + 1);
                 let from = found.map_or(0, |point| point.position.offset);
                 prop_assert!(from <= places[at]);
-                prop_assert!(places[at] - from < index.spacing + 40);
+                prop_assert!(places[at] - from < 2 * index.spacing);
                 if let Some(found) = found {
                     prop_assert_eq!(places[found.index as usize - 1], from);
                 }

@@ -48,6 +48,8 @@ mod loom_tests;
 mod metrics;
 mod options;
 mod payload;
+mod read;
+mod recent;
 mod recovery;
 mod segment;
 mod sync;
@@ -65,7 +67,7 @@ struct Readme;
 
 #[cfg(feature = "experimental")]
 pub use commit::policy::{Adaptive, Fixed, GroupCommit, GroupDecision, GroupPolicy, GroupView};
-pub use commit::ticket::{Durability, Ticket};
+pub use commit::ticket::Ticket;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -74,7 +76,10 @@ pub use io::Backend;
 pub use metrics::Stats;
 pub use options::Options;
 pub use payload::Payload;
-pub use recovery::reader::{BlockingEntries, Entries};
+pub use read::entries::{BlockingEntries, Entries};
+pub use read::tail::{BlockingTail, Tail};
 pub use segment::method::{Packing, Prealloc, SyncMethod};
-pub use types::{ConfState, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start};
+pub use types::{
+    ConfState, Durability, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start,
+};
 pub use wal::{Cut, Reader, Recovery, SubmissionThread, Verdict, Wal};

@@ -90,20 +90,21 @@ fn nothing_stays_in_the_inbox() {
 #[test]
 fn who_waits_for_the_watermark_is_told() {
     check(3, || {
-        let (mover, watermark) =
-            watermark(Position::default(), Live::after(0), SparseIndex::default(), Vec::new());
+        let (mover, watermark) = of_nothing();
         let waits = |index| {
             let watermark = watermark.clone();
-            thread::spawn(move || block_on(watermark.wait(index)))
+            thread::spawn(move || block_on(watermark.wait(Durability::Durable, index)))
         };
         let (first, never) = (waits(1), waits(3));
         let gone = Arc::new(Gone::default());
         let goes = {
             let (watermark, gone) = (watermark.clone(), Arc::clone(&gone));
-            thread::spawn(move || drop(gone.poll(Box::pin(watermark.wait(9)).as_mut())))
+            thread::spawn(move || {
+                drop(gone.poll(Box::pin(watermark.wait(Durability::Durable, 9)).as_mut()))
+            })
         };
         for index in [1, 2] {
-            mover.advance(Position::default(), |live| {
+            mover.durable(Position::default(), |live| {
                 live.push(index, 1, Position::default()).unwrap();
             });
         }
@@ -112,6 +113,6 @@ fn who_waits_for_the_watermark_is_told() {
         watermark.end(&poisoned());
         first.join().unwrap().unwrap();
         assert!(never.join().unwrap().unwrap_err().is_poisoned());
-        assert!(block_on(watermark.wait(2)).is_ok());
+        assert!(block_on(watermark.wait(Durability::Durable, 2)).is_ok());
     });
 }

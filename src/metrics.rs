@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     pub syncs: Counter,
     pub cuts: Counter,
     pub cuts_unready: Counter,
+    pub pieces_read: Counter,
 }
 
 impl Metrics {
@@ -36,6 +37,7 @@ impl Metrics {
             syncs: self.syncs.get(),
             cuts: self.cuts.get(),
             cuts_unready: self.cuts_unready.get(),
+            pieces_read: self.pieces_read.get(),
         }
     }
 }
@@ -57,4 +59,6 @@ pub struct Stats {
     /// Segments begun in a file whose space was not prepared to the end: not zero-filled yet, though that was asked
     /// for, or not even allocated. Commits into it take longer.
     pub cuts_unready: u64,
+    /// Pieces of files that were read for readers. None for those that find what they want among the recent records.
+    pub pieces_read: u64,
 }

@@ -3,10 +3,10 @@
 use crate::commit::group::Room;
 use crate::commit::policy::{Adaptive, Fixed, GroupPolicy, PolicyMaker};
 use crate::commit::queue;
-use crate::commit::ticket::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BLOCK_BYTES, Backend, DiskConfig};
 use crate::segment::method::{Packing, Prealloc, SyncMethod};
+use crate::types::Durability;
 use crate::types::Start;
 use crate::wal::SubmissionThread;
 use bytes::Bytes;
@@ -34,6 +34,7 @@ pub struct Options {
     pub(crate) group_delay: Duration,
     pub(crate) group_policy: Option<PolicyMaker>,
     pub(crate) in_flight_max: usize,
+    pub(crate) recent_bytes_max: usize,
     pub(crate) queue_bytes_max: usize,
     pub(crate) queue_records_max: usize,
     pub(crate) spin: Duration,
@@ -67,6 +68,7 @@ impl Default for Options {
             group_policy: None,
             // More make groups smaller, and on few cores that costs more than it gives.
             in_flight_max: 4,
+            recent_bytes_max: 8 << 20,
             // Several groups, and room for one record of the largest size.
             queue_bytes_max: 64 << 20,
             // Bounds what wake-ups cost at a time.
@@ -231,6 +233,16 @@ impl Options {
         self
     }
 
+    /// The newest records are kept in memory up to this many bytes, for those who follow the log ([`Wal::tail`]) and for
+    /// other reads of them. Zero keeps none. Default: 8 MiB; at most 1 GiB.
+    ///
+    /// [`Wal::tail`]: crate::Wal::tail
+    #[must_use]
+    pub fn recent_bytes_max(mut self, bytes: usize) -> Options {
+        self.recent_bytes_max = bytes;
+        self
+    }
+
     /// The submission thread looks for new appends for this long before it goes to sleep, as long as that pays; after
     /// some times in vain it stops. Zero never spins. On a machine with one core it never does. Default: 50 us.
     #[must_use]
@@ -293,6 +305,9 @@ impl Options {
         }
         if self.in_flight_max == 0 || self.in_flight_max > 32 {
             return invalid("in_flight_max is not between 1 and 32");
+        }
+        if self.recent_bytes_max > 1 << 30 {
+            return invalid("recent_bytes_max is above 1 GiB");
         }
         if self.group_delay > Duration::from_secs(60) {
             return invalid("group_delay is longer than a minute");

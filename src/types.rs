@@ -137,6 +137,19 @@ pub struct Snapshot {
     pub conf_state: Option<ConfState>,
 }
 
+/// How far an append has to get before it is reported, and how far records have to be for a reader to see them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The kernel has the record: it survives the death of this process, not that of the machine. It becomes durable
+    /// with the next durable append, with [`Wal::sync`](crate::Wal::sync), or after
+    /// [`Options::sync_interval`](crate::Options::sync_interval), whichever is first.
+    Written,
+    /// The record is on stable storage: it survives the loss of power.
+    #[default]
+    Durable,
+}
+
 /// Where reading of the log starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {

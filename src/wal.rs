@@ -1,28 +1,32 @@
 //! [`Wal`]: create, open, append, read, close. Thin methods over the rooms below.
 
 mod engine;
+mod reader;
+mod reads;
 mod report;
 mod thread;
 
+pub use reader::Reader;
 pub use report::{Cut, Recovery, Verdict};
 pub use thread::SubmissionThread;
 
 use crate::commit::content::Content;
 use crate::commit::queue::CloseReply;
-use crate::commit::ticket::{Durability, Ticket};
-use crate::error::{Error, ErrorKind, Result};
+use crate::commit::ticket::Ticket;
+#[cfg(any(doc, test))]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
 use crate::metrics::Stats;
 use crate::options::Options;
 use crate::payload::Payload;
-use crate::recovery::reader::Entries;
 use crate::segment::method::{Method, SyncMethod};
-use crate::types::{Entry, HardState, Snapshot};
+use crate::types::{Durability, Entry, HardState, Snapshot};
 use crate::watermark::Watermark;
 use bytes::Bytes;
 pub(crate) use engine::How;
 use engine::{Opened, Shared};
 use std::future::Future;
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,7 +101,7 @@ impl Wal {
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`], [`ErrorKind::NotALog`] for something that is no log; [`ErrorKind::Locked`] if it is
-    /// open for writing elsewhere; [`ErrorKind::Damaged`] with file and offset; [`ErrorKind::OutOfRange`] and
+    /// open for writing elsewhere; [`ErrorKind::Damaged`] with file and offset; [`ErrorKind::Released`] and
     /// [`ErrorKind::SnapshotNotFound`] if it cannot be read from [`Options::start`]; [`ErrorKind::Unsupported`];
     /// [`ErrorKind::ReadOnly`], [`ErrorKind::PermissionDenied`]; what the operating system says.
     ///
@@ -280,7 +284,8 @@ impl Wal {
         async move { shared.queue.barrier()?.await.map(drop) }
     }
 
-    /// A handle to the same log whose appends wait for this instead of [`Options::durability`].
+    /// A handle to the same log whose appends wait for this instead of [`Options::durability`], and whose reads see what
+    /// has got so far.
     ///
     /// ```
     /// # fn main() -> seawal::Result<()> { pollster::block_on(async {
@@ -296,45 +301,6 @@ impl Wal {
     #[must_use]
     pub fn with_durability(&self, durability: Durability) -> Wal {
         Wal { handle: Arc::clone(&self.handle), durability }
-    }
-
-    /// The durable entries of `range`, in order.
-    ///
-    /// A range that starts before [`Wal::first_index`] gives [`ErrorKind::OutOfRange`] as its only item; what lies
-    /// beyond [`Wal::durable_index`] is left out.
-    pub fn read(&self, range: impl RangeBounds<u64>) -> Entries {
-        read(self.shared(), &self.handle.watermark, range)
-    }
-
-    /// The first index there is; the one after [`Wal::last_index`] when there are no entries.
-    #[must_use]
-    pub fn first_index(&self) -> u64 {
-        self.handle.watermark.with_live(|live| live.base() + 1)
-    }
-
-    /// The last index that was accepted, durable or not; one less than [`Wal::first_index`] when there are none.
-    #[must_use]
-    pub fn last_index(&self) -> u64 {
-        self.shared().queue.last_index()
-    }
-
-    /// The last durable index; one less than [`Wal::first_index`] when there are none.
-    #[must_use]
-    pub fn durable_index(&self) -> u64 {
-        self.handle.watermark.with_live(|live| live.next() - 1)
-    }
-
-    /// Waits until there is a durable entry of this index, or a later one.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Poisoned`], [`ErrorKind::Closed`]: it will not become durable through this handle.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it changes nothing.
-    pub async fn wait_durable(&self, index: u64) -> Result<()> {
-        self.handle.watermark.wait(index).await
     }
 
     /// What runs the I/O: `"uring"` or `"threads"`.
@@ -454,78 +420,6 @@ impl Wal {
     pub fn close_blocking(&self) -> Result<u64> {
         pollster::block_on(self.close())
     }
-}
-
-/// A log opened for reading only: another process may have it open for writing, or nobody.
-///
-/// It shows the log as it was when it was opened, and changes nothing on disk. A torn tail is passed over.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    handle: Arc<Handle>,
-}
-
-impl Reader {
-    /// Opens the log in `dir`. Of the options, [`Options::backend`] and [`Options::start`] matter.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Wal::open`], except those of locking and writing.
-    pub async fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Reader, Recovery)> {
-        let (wal, recovery) = start(dir.as_ref(), options, How::Read).await?;
-        Ok((Reader::of(wal), recovery))
-    }
-
-    pub(crate) fn of(wal: Wal) -> Reader {
-        Reader { handle: wal.handle }
-    }
-
-    /// See [`Reader::open`]; blocks the thread.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn open_blocking(dir: impl AsRef<Path>, options: Options) -> Result<(Reader, Recovery)> {
-        pollster::block_on(Reader::open(dir, options))
-    }
-
-    /// The snapshot records in `dir` whose index is committed by the last hard state, in the order they were saved:
-    /// those that [`Start`](crate::Start) may name (etcd's `ValidSnapshotEntries`). Blocks the thread.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`], [`ErrorKind::NotALog`]; what the operating system says.
-    pub fn snapshots_blocking(dir: impl AsRef<Path>) -> Result<Vec<Snapshot>> {
-        engine::snapshots(dir.as_ref())
-    }
-
-    /// The entries of `range`, in order; see [`Wal::read`].
-    pub fn read(&self, range: impl RangeBounds<u64>) -> Entries {
-        read(&self.handle.closer.shared, &self.handle.watermark, range)
-    }
-}
-
-fn read(shared: &Shared, watermark: &Watermark, range: impl RangeBounds<u64>) -> Entries {
-    let reads = Arc::clone(&shared.reads);
-    let (first, next) = watermark.with_live(|live| (live.base() + 1, live.next()));
-    let start = match range.start_bound() {
-        Bound::Included(&index) => index,
-        Bound::Excluded(&index) => index.saturating_add(1),
-        Bound::Unbounded => first,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(&index) => index.saturating_add(1),
-        Bound::Excluded(&index) => index,
-        Bound::Unbounded => next,
-    };
-    if start < first && start < end {
-        let error = Error::new(
-            ErrorKind::OutOfRange,
-            format!("index {start} is not in the log: the first is {first}"),
-        )
-        .next("read from Wal::first_index on");
-        return Entries::failed(reads, watermark.clone(), error);
-    }
-    Entries::new(reads, watermark.clone(), start..end.min(next))
 }
 
 /// Starts the submission thread and waits until the log is open.

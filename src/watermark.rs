@@ -1,36 +1,91 @@
-//! How far the log is durable, and which entries that makes.
+//! How far the log has got, and which entries that makes.
 //!
-//! The committer holds the half that moves the mark ([`Mover`]); everyone else holds the half that looks and
-//! waits ([`Watermark`]). The mark moves only after a sync that covers what it moves over.
+//! Twice: how far it is *written* (the kernel has it), and how far it is *durable*, which is never further. Whoever reads
+//! or waits says which of the two is meant. The committer holds the half that moves the marks ([`Mover`]); everyone else
+//! holds the half that looks and waits ([`Watermark`]). The durable mark moves only after a sync that covers what it moves
+//! over.
 
 use crate::error::{Error, Result};
-use crate::format::Chain;
+use crate::format::{Chain, RecordRef, Records};
 use crate::index::{Point, SparseIndex};
 use crate::live::Live;
+use crate::recent::Recent;
 use crate::sync::{Mutex, MutexGuard};
-use crate::types::{Position, Seq};
+use crate::types::{Durability, Entry, Position, Seq};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The durable part of the log.
-#[derive(Debug)]
-struct State {
-    /// Everything before it is durable.
+/// The log up to some place.
+#[derive(Clone, Debug)]
+struct Level {
+    /// The place.
     position: Position,
     live: Live,
+}
+
+#[derive(Debug)]
+struct State {
+    durable: Level,
+    written: Level,
+    /// Of what is written.
     index: SparseIndex,
+    /// Likewise.
+    recent: Recent,
     /// The segments there are, oldest first.
     segments: Vec<(Seq, PathBuf)>,
-    /// Why the mark will not move any more.
+    /// Why the marks will not move any more.
     ended: Option<Error>,
-    /// By their places: the index that each waits for. No waker is woken or dropped under the lock: it may own a future
-    /// that has a place here too.
-    waiters: BTreeMap<u64, (u64, Waker)>,
+    /// By their places. No waker is woken or dropped under the lock: it may own a future that has a place here too.
+    waiters: BTreeMap<u64, (Awaited, Waker)>,
     /// Places that were ever given out.
     places: u64,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// An entry of this index.
+    Index(Durability, u64),
+    /// An entry at this place or behind it.
+    Entry(Durability, Position),
+}
+
+impl State {
+    fn level(&self, durability: Durability) -> &Level {
+        match durability {
+            Durability::Durable => &self.durable,
+            Durability::Written => &self.written,
+        }
+    }
+
+    fn is_there(&self, awaited: Awaited) -> bool {
+        match awaited {
+            Awaited::Index(durability, index) => self.level(durability).live.next() > index,
+            Awaited::Entry(durability, at) => {
+                let limit = self.level(durability).position;
+                match at >= self.recent.start() {
+                    true => self.recent.after(at, limit, 1).is_some(),
+                    false => at < limit,
+                }
+            }
+        }
+    }
+
+    /// Those whose wait is over.
+    fn due(&mut self) -> Vec<Waker> {
+        // An empty map is what there is most of the time.
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        let mut waiters = std::mem::take(&mut self.waiters);
+        let due = waiters.extract_if(.., |_, (awaited, _)| self.is_there(*awaited));
+        let due = due.map(|(_, (_, waker))| waker).collect();
+        self.waiters = waiters;
+        due
+    }
 }
 
 /// The half that looks and waits.
@@ -45,17 +100,53 @@ pub(crate) struct Mover {
     watermark: Watermark,
 }
 
-/// A mark for a log that is durable up to `position`.
-pub(crate) fn watermark(
-    position: Position,
-    live: Live,
-    index: SparseIndex,
-    segments: Vec<(Seq, PathBuf)>,
-) -> (Mover, Watermark) {
-    let state =
-        State { position, live, index, segments, ended: None, waiters: BTreeMap::new(), places: 0 };
+/// A log as it was found: durable up to some place.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub position: Position,
+    pub live: Live,
+    pub index: SparseIndex,
+    pub segments: Vec<(Seq, PathBuf)>,
+    /// Memory for recent records.
+    pub recent_bytes_max: usize,
+}
+
+/// Both halves.
+pub(crate) fn watermark(start: Start) -> (Mover, Watermark) {
+    let Start { position, live, index, segments, recent_bytes_max } = start;
+    let level = Level { position, live };
+    let state = State {
+        durable: level.clone(),
+        written: level,
+        index,
+        recent: Recent::new(position, recent_bytes_max),
+        segments,
+        ended: None,
+        waiters: BTreeMap::new(),
+        places: 0,
+    };
     let watermark = Watermark { state: Arc::new(Mutex::new(state)) };
     (Mover { watermark: watermark.clone() }, watermark)
+}
+
+/// From where to come to an entry.
+#[derive(Debug)]
+pub(crate) enum Before {
+    /// It lies here, in memory; or it is not there yet, and comes at this place or behind it.
+    Here(Position),
+    /// By decoding the files from here on.
+    Files(Point),
+}
+
+/// Where reading goes on.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// With these entries.
+    Entries(Vec<(Position, Entry)>, Position),
+    /// In the files, up to this place.
+    Files(Position),
+    /// Nowhere: there are no more entries.
+    End,
 }
 
 impl Watermark {
@@ -63,49 +154,95 @@ impl Watermark {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything before it is durable.
-    pub(crate) fn position(&self) -> Position {
-        self.lock().position
+    /// How far the log has got.
+    pub(crate) fn position(&self, durability: Durability) -> Position {
+        self.lock().level(durability).position
     }
 
-    /// Looks at the valid, durable entries.
-    pub(crate) fn with_live<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
-        look(&self.lock().live)
+    /// Looks at the valid entries.
+    pub(crate) fn with_live<T>(&self, durability: Durability, look: impl FnOnce(&Live) -> T) -> T {
+        look(&self.lock().level(durability).live)
     }
 
-    /// From where to decode to come to the durable entry `index`.
-    pub(crate) fn before(&self, index: u64) -> Option<Point> {
-        let State { live, index: points, .. } = &*self.lock();
-        let stretch = live.stretch_of(index)?;
+    /// From where to come to the entry `index`, if it is there.
+    pub(crate) fn before(&self, durability: Durability, index: u64) -> Before {
+        let state = self.lock();
+        let Level { position, live } = state.level(durability);
+        let Some(stretch) = live.stretch_of(index) else {
+            return Before::Here(*position);
+        };
+        if let Some(position) = state.recent.position_of(&stretch, index) {
+            return Before::Here(position);
+        }
         let head = Position::new(stretch.start.seq, 0);
-        let point = points.before(stretch, index);
-        Some(point.unwrap_or(Point { position: head, index, chain: Chain(0) }))
+        let point = state.index.before(stretch, index);
+        Before::Files(point.unwrap_or(Point { position: head, index, chain: Chain(0) }))
     }
 
-    /// The file of a segment.
-    pub(crate) fn path_of(&self, seq: Seq) -> Option<PathBuf> {
+    /// From where to decode to come to `position`, which may hold an entry or end one.
+    pub(crate) fn point_at(&self, position: Position) -> Point {
+        let head = Point { position: Position::new(position.seq, 0), index: 0, chain: Chain(0) };
+        self.lock().index.at_or_before(position).unwrap_or(head)
+    }
+
+    /// What comes at or behind `at`: at most `max` entries, if they are in memory.
+    pub(crate) fn after(&self, durability: Durability, at: Position, max: usize) -> Next {
+        let state = self.lock();
+        let Level { position: limit, live } = state.level(durability);
+        if at >= *limit {
+            return Next::End;
+        }
+        if at < state.recent.start() {
+            return Next::Files(*limit);
+        }
+        let Some(found) = state.recent.after(at, *limit, max) else {
+            return Next::End;
+        };
+        let is_live = |entry: &(Position, Entry)| live.is_live(entry.1.index, entry.0);
+        let end = found.end();
+        Next::Entries(found.entries().filter(is_live).collect(), end)
+    }
+
+    /// The file of a segment, and whether no more is written to it.
+    pub(crate) fn file_of(&self, seq: Seq) -> Option<(PathBuf, bool)> {
         let state = self.lock();
         let at = state.segments.binary_search_by_key(&seq, |segment| segment.0).ok()?;
-        Some(state.segments[at].1.clone())
+        Some((state.segments[at].1.clone(), at + 1 < state.segments.len()))
     }
 
-    /// Waits until the entry `index` is durable.
-    pub(crate) async fn wait(&self, index: u64) -> Result<()> {
-        let mut waiting = Waiting { watermark: self, place: None };
-        poll_fn(|context| waiting.poll(index, context)).await
+    /// Waits until there is an entry of this index, or a later one.
+    pub(crate) async fn wait(&self, durability: Durability, index: u64) -> Result<()> {
+        let mut waiting = self.waiting();
+        poll_fn(|context| waiting.poll(Awaited::Index(durability, index), context)).await
+    }
+
+    /// A place among those who wait, for nothing yet.
+    pub(crate) fn waiting(&self) -> Waiting {
+        Waiting { watermark: self.clone(), place: None }
     }
 }
 
 /// Someone who waits, and his place among the waiters, which he leaves when he goes.
-struct Waiting<'a> {
-    watermark: &'a Watermark,
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    watermark: Watermark,
     place: Option<u64>,
 }
 
-impl Waiting<'_> {
-    fn poll(&mut self, index: u64, context: &Context<'_>) -> Poll<Result<()>> {
+impl Waiting {
+    /// Waits until there is an entry at `at` or behind it.
+    pub(crate) fn poll_entry(
+        &mut self,
+        durability: Durability,
+        at: Position,
+        context: &Context<'_>,
+    ) -> Poll<Result<()>> {
+        self.poll(Awaited::Entry(durability, at), context)
+    }
+
+    fn poll(&mut self, awaited: Awaited, context: &Context<'_>) -> Poll<Result<()>> {
         let mut state = self.watermark.lock();
-        if state.live.next() > index {
+        if state.is_there(awaited) {
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = &state.ended {
@@ -115,14 +252,14 @@ impl Waiting<'_> {
             state.places += 1;
             state.places
         });
-        let replaced = state.waiters.insert(place, (index, context.waker().clone()));
+        let replaced = state.waiters.insert(place, (awaited, context.waker().clone()));
         drop(state);
         drop(replaced);
         Poll::Pending
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(place) = self.place {
             let own = self.watermark.lock().waiters.remove(&place);
@@ -132,15 +269,38 @@ impl Drop for Waiting<'_> {
 }
 
 impl Mover {
-    /// After a sync: everything before `position` is durable, and `change` says what that means for the entries.
-    pub(crate) fn advance(&self, position: Position, change: impl FnOnce(&mut Live)) {
+    /// A group was written, up to `end`: `change` says what that means for the entries.
+    pub(crate) fn written(
+        &self,
+        records: &(impl Records + ?Sized),
+        places: impl Iterator<Item = (Position, Chain)> + Clone,
+        end: Position,
+        change: impl FnOnce(&mut Live),
+    ) {
         let mut state = self.watermark.lock();
-        assert!(position >= state.position, "the watermark never goes back");
-        state.position = position;
-        change(&mut state.live);
-        let next = state.live.next();
-        let due = state.waiters.extract_if(.., |_, (index, _)| *index < next);
-        let due = due.map(|(_, (_, waker))| waker).collect();
+        assert!(end >= state.written.position, "the watermark never goes back");
+        for (at, (position, chain)) in places.clone().enumerate() {
+            if let RecordRef::Entry { index, .. } = records.get(at) {
+                state.index.note(Point { position, index, chain });
+            }
+        }
+        state.recent.push(records, places.map(|(position, _)| position), end);
+        state.written.position = end;
+        change(&mut state.written.live);
+        let due = state.due();
+        drop(state);
+        wake_all(due);
+    }
+
+    /// After a sync: everything before `position` is durable, and `change` says what that means for the entries.
+    pub(crate) fn durable(&self, position: Position, change: impl FnOnce(&mut Live)) {
+        let mut state = self.watermark.lock();
+        assert!(position >= state.durable.position, "the watermark never goes back");
+        state.durable.position = position;
+        // Marks are not told of before.
+        state.written.position = state.written.position.max(position);
+        change(&mut state.durable.live);
+        let due = state.due();
         drop(state);
         wake_all(due);
     }
@@ -149,7 +309,9 @@ impl Mover {
     pub(crate) fn add_segment(&self, seq: Seq, path: &Path, head_end: u64) {
         let mut state = self.watermark.lock();
         state.segments.push((seq, path.to_owned()));
-        state.position = Position::new(seq, head_end);
+        let position = Position::new(seq, head_end);
+        state.durable.position = position;
+        state.written.position = position;
     }
 
     pub(crate) fn watermark(&self) -> &Watermark {
@@ -158,7 +320,7 @@ impl Mover {
 }
 
 impl Watermark {
-    /// The mark will not move any more. The first reason stays.
+    /// The marks will not move any more. The first reason stays.
     pub(crate) fn end(&self, error: &Error) {
         let mut state = self.lock();
         state.ended.get_or_insert_with(|| error.clone());
@@ -185,6 +347,18 @@ pub(crate) fn unharmed(wakes: impl FnOnce()) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(wakes));
 }
 
+/// Nothing in a log that nothing is kept of.
+#[cfg(test)]
+pub(crate) fn of_nothing() -> (Mover, Watermark) {
+    watermark(Start {
+        position: Position::default(),
+        live: Live::after(0),
+        index: SparseIndex::default(),
+        segments: Vec::new(),
+        recent_bytes_max: 0,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,10 +366,9 @@ mod tests {
 
     #[test]
     fn who_stops_waiting_leaves_nothing_behind() {
-        let (mover, watermark) =
-            watermark(Position::default(), Live::after(0), SparseIndex::default(), Vec::new());
+        let (mover, watermark) = of_nothing();
         for index in 1..100 {
-            let mut wait = Box::pin(watermark.wait(index));
+            let mut wait = Box::pin(watermark.wait(Durability::Durable, index));
             let mut context = Context::from_waker(Waker::noop());
             assert!(wait.as_mut().poll(&mut context).is_pending());
             assert_eq!(watermark.lock().waiters.len(), 1);

@@ -204,12 +204,7 @@ fn missing_segments() {
         error
     };
     assert_error(&away(1), ErrorKind::Damaged, &segments[2], "segment 1 is missing: 2 follows 0");
-    assert_error(
-        &away(0),
-        ErrorKind::OutOfRange,
-        &segments[1],
-        "no segment reaches back to index 1",
-    );
+    assert_error(&away(0), ErrorKind::Released, &segments[1], "no segment reaches back to index 1");
     let (wal, recovery) = Wal::open_blocking(dir, options()).unwrap();
     assert_eq!((recovery.verdict, recovery.last_index), (Verdict::Clean, Some(60)));
     wal.close_blocking().unwrap();

@@ -163,7 +163,7 @@ impl Case {
                 self.check_opens(Verdict::Clean, Some(&self.summary("write")));
             }
             (AsEtcd, "repairable") => self.check_torn("repair"),
-            (AsEtcd, "refused" | "panic") => refused(&[ErrorKind::Damaged, ErrorKind::OutOfRange]),
+            (AsEtcd, "refused" | "panic") => refused(&[ErrorKind::Damaged, ErrorKind::Released]),
             other => panic!("{}: {other:?}", self.name),
         }
     }

@@ -54,7 +54,7 @@ fn read_fixture(name: &str, unpacked: &Unpacked) -> (Start, Contents) {
     } else {
         let error = Contents::read(wal, at(Start::Beginning)).expect_err(name);
         println!("{name} from 0: {error}");
-        let kinds = [ErrorKind::OutOfRange, ErrorKind::Damaged];
+        let kinds = [ErrorKind::Released, ErrorKind::Damaged];
         assert!(kinds.contains(&error.kind()), "{name} from 0: {error:?}");
         assert!(error.path().is_some_and(|path| path.starts_with(wal)), "{name}: {error}");
         assert!(error.next_step().is_some(), "{name}: {error}");
@@ -167,7 +167,7 @@ fn the_writer_starts_where_the_reader_does() {
     assert_eq!(Contents::of(&wal, &recovery).unwrap(), reader);
     assert_eq!(wal.first_index(), reader.start.0 + 1);
     let error = wal.read(reader.start.0..).blocking().next().unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Released, "{error}");
     wal.close_blocking().unwrap();
 }
 

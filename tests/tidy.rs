@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("live", &[]),
     ("index", &["format"]),
+    ("recent", &["format"]),
     ("inbox", &["sync"]),
     ("metrics", &[]),
     // What threads meet at, for those that loom looks at.
@@ -18,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("io", &[]),
     ("tail", &["format"]),
-    ("watermark", &["live", "index", "format", "sync"]),
+    ("watermark", &["live", "index", "recent", "format", "sync"]),
     // Of `wal` the handle of a thread, which is itself an option.
     ("options", &["commit", "segment", "io", "wal"]),
     ("segment", &["io"]),
@@ -26,12 +27,14 @@ const ARROWS: &[(&str, &[&str])] = &[
         "commit",
         &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload", "sync"],
     ),
-    ("recovery", &["segment", "format", "io", "watermark", "live", "index", "inbox"]),
+    ("recovery", &["segment", "format", "io", "watermark", "live", "index"]),
+    ("read", &["recovery", "format", "io", "watermark", "live", "index", "inbox", "metrics"]),
     (
         "wal",
         &[
             "commit",
             "recovery",
+            "read",
             "segment",
             "format",
             "io",

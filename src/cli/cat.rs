@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::path::PathBuf;
 
 /// Print the payloads of a log
@@ -95,11 +96,9 @@ impl Cat {
     }
 
     fn print(&self, reader: &Reader, out: &mut Stdout) -> anyhow::Result<()> {
-        let to = self.to.unwrap_or(u64::MAX);
-        let entries = match self.from {
-            Some(from) => reader.read(from..=to),
-            None => reader.read(..=to),
-        };
+        let from = self.from.map_or(Bound::Unbounded, Bound::Included);
+        let to = self.to.map_or(Bound::Unbounded, Bound::Included);
+        let entries = reader.read((from, to));
         for entry in entries.blocking() {
             self.print_entry(&entry?, out)?;
         }

@@ -85,8 +85,8 @@ impl Report {
     fn of(dir: &Path, start: Option<Start>) -> Result<Report> {
         let segments = disk::run(ListJob(dir))??;
         let mut scan = disk::scan(dir, start.unwrap_or_default());
-        let out_of_range = |error: &Error| error.kind() == ErrorKind::OutOfRange;
-        let released = start.is_none() && scan.as_ref().is_err_and(out_of_range);
+        let released = |error: &Error| error.kind() == ErrorKind::Released;
+        let released = start.is_none() && scan.as_ref().is_err_and(released);
         if released {
             scan = disk::scan(dir, Start::LatestSnapshot);
         }

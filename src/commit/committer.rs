@@ -208,20 +208,23 @@ impl<D: Disk> Committer<D> {
 
     /// Answers what is durable, in order, and tells of what is written.
     fn settle(&mut self) {
-        while let Some(group) = self.flights.next_written() {
-            self.queue.written(group);
+        while let Some(flight) = self.flights.next_written() {
+            let Flight { group, encoder, start, end, persist, .. } = flight;
+            // A barrier brought none.
+            if end > start {
+                let places = encoder.places().map(|(at, chain)| (start.after(at), chain));
+                self.mover.written(group, places, *end, |live| apply_all(live, flight));
+            }
+            if *persist == Persist::Later {
+                self.queue.written(group.number);
+            }
         }
         let Active { offset, zeroed, .. } = self.active;
         self.pipeline.active_is_at(offset, zeroed.max(self.limits.segment_bytes.min(offset)));
         while let Some(flight) = self.flights.next_durable() {
             let now = self.active.disk.now();
+            self.mover.durable(flight.end, |live| apply_all(live, &flight));
             let Flight { group, encoder, start, end, begun, in_flight, .. } = flight;
-            self.mover.advance(end, |live| {
-                for (at, offset) in encoder.record_offsets().enumerate() {
-                    apply(live, group.get(at), start.after(offset));
-                }
-            });
-            // A barrier brought none.
             if end > start {
                 self.encoders.push(encoder);
             }
@@ -330,6 +333,13 @@ impl<D: Disk> Committer<D> {
         }
         let due = self.flights.unsynced_since()?.saturating_add(self.limits.sync_interval);
         Some(due.saturating_sub(self.active.disk.now()))
+    }
+}
+
+/// What the records of a group change in the log.
+fn apply_all(live: &mut Live, flight: &Flight) {
+    for (at, (offset, _)) in flight.encoder.places().enumerate() {
+        apply(live, flight.group.get(at), flight.start.after(offset));
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Flights {
     first: u64,
     /// So many of the first have come back, one after another.
     back: usize,
-    /// So many of the first were told that they are written.
+    /// So many of the first were given out as written.
     told: usize,
     /// So many of the first are known not to want the disk.
     unwanted: usize,
@@ -114,16 +114,13 @@ impl Flights {
         }
     }
 
-    /// The next group, in order, that is written and not yet durable, and was not given here before.
-    pub(crate) fn next_written(&mut self) -> Option<u64> {
-        while self.told < self.back {
-            let place = &self.places[self.told];
-            self.told += 1;
-            if let (Some(flight), Persist::Later) = (&place.back, place.persist) {
-                return Some(flight.group.number);
-            }
+    /// The next flight, in order, that is written, and was not given here before.
+    pub(crate) fn next_written(&mut self) -> Option<&Flight> {
+        if self.told == self.back {
+            return None;
         }
-        None
+        self.told += 1;
+        self.places[self.told - 1].back.as_ref()
     }
 
     /// The first flight, if it is durable.
@@ -224,8 +221,8 @@ impl Flights {
 mod tests {
     use super::*;
     use crate::commit::group::Room;
-    use crate::commit::ticket::Durability;
     use crate::error::ErrorKind;
+    use crate::types::Durability;
 
     fn stage(flights: &mut Flights, wanted: Durability, persist: Persist) -> Flight {
         let mut group = Group::default();

@@ -1,8 +1,8 @@
 //! Appends that become durable together: they lie in one group on disk, are written at once, and are answered at once.
 
-use super::ticket::Durability;
 use crate::format::{Record, RecordRef, Records};
 use crate::payload::{Inner, Payload};
+use crate::types::Durability;
 use crate::types::{Entry, EntryKind};
 use std::ops::AddAssign;
 

@@ -3,12 +3,13 @@
 use super::content::Content;
 use super::group::{Group, Room};
 use super::queue::{CloseReply, Limits, Order, Queue};
-use super::ticket::Durability::{Durable, Written};
-use super::ticket::{Durability, Ticket};
+use super::ticket::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{RecordRef, Records};
 use crate::live::Live;
 use crate::loom_tests::{Gone, check};
+use crate::types::Durability;
+use crate::types::Durability::{Durable, Written};
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread::{self, JoinHandle};

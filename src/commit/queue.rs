@@ -11,12 +11,13 @@
 use super::content::Content;
 use super::group::{Group, Room};
 use super::room::{Rooms, Waiting as WaitingForRoom};
-use super::ticket::{Durability, Ticket, Waiter};
+use super::ticket::{Ticket, Waiter};
 use super::waiters::{Waiters, Wakers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::Live;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
+use crate::types::Durability;
 use crate::types::Position;
 use crate::watermark::{unharmed, wake};
 use std::collections::VecDeque;

@@ -13,7 +13,7 @@ use crate::segment::active::Active;
 use crate::segment::dir;
 use crate::segment::name::SegmentName;
 use crate::segment::pipeline::Prepared;
-use crate::types::Position;
+use crate::types::{Durability, Position};
 
 impl<D: Disk> Committer<D> {
     /// Takes the oldest group and gives it its place, for which there is space. `None` if there is nothing to write. A
@@ -40,7 +40,7 @@ impl<D: Disk> Committer<D> {
         let mut buffer = Some(self.active.disk.buffer().await)
             .filter(|buffer| self.bytes_of(group.bytes_max) <= buffer.len() as u64);
         encoder.plan(&place, &group, buffer.as_deref_mut());
-        for (at, offset) in encoder.record_offsets().enumerate() {
+        for (at, (offset, _)) in encoder.places().enumerate() {
             let record = group.get(at);
             apply(&mut self.staged, record, place.position.after(offset));
             self.tail.take_in(record);
@@ -115,7 +115,7 @@ impl<D: Disk> Committer<D> {
             epoch: self.tail.epoch,
             group: self.tail.group + 1,
             first_index,
-            durable: self.mover.watermark().position(),
+            durable: self.mover.watermark().position(Durability::Durable),
             boundary: self.active.method.boundary,
         }
     }
@@ -139,7 +139,7 @@ impl<D: Disk> Committer<D> {
         self.tail.chain = encoder.chain();
         self.tail.group += 1;
         self.unproven = false;
-        self.mover.advance(self.active.position(), |_| {});
+        self.mover.durable(self.active.position(), |_| {});
         Ok(())
     }
 

@@ -2,25 +2,13 @@
 
 use super::queue::{Accepted, Queue};
 use crate::error::Result;
+use crate::types::Durability;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, Range};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
-/// How far an append has to get before it is reported.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Durability {
-    /// The kernel has the record: it survives the death of this process, not that of the machine. It becomes durable
-    /// with the next durable append, with [`Wal::sync`](crate::Wal::sync), or after
-    /// [`Options::sync_interval`](crate::Options::sync_interval), whichever is first.
-    Written,
-    /// The record is on stable storage: it survives the loss of power.
-    #[default]
-    Durable,
-}
 
 /// An accepted append. Awaiting it waits until its records are durable, and gives their indexes.
 ///

@@ -3,8 +3,8 @@
 //! Groups are resolved in the order of their numbers. What was resolved well needs no memory: its number says it. Of a
 //! group that failed the error is kept until all its tickets have it.
 
-use super::ticket::Durability;
 use crate::error::{Error, Result};
+use crate::types::Durability;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 

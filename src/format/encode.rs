@@ -112,9 +112,10 @@ impl GroupEncoder {
         }
     }
 
-    /// Where the frame of each record lies, from the start of the group.
-    pub(crate) fn record_offsets(&self) -> impl Iterator<Item = u64> {
-        self.plans.iter().map(|plan| plan.offset)
+    /// Where the frame of each record lies, from the start of the group, and the chain before it.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, Chain)> + Clone {
+        let before = [self.start].into_iter().chain(self.plans.iter().map(|plan| Chain(plan.crc)));
+        self.plans.iter().map(|plan| plan.offset).zip(before)
     }
 
     /// Bytes of the whole group.

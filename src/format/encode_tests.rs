@@ -250,7 +250,7 @@ proptest! {
         let boundary = if dense { 8 } else { 4096 };
         let place = place(block * 4096, chain, boundary);
         let group = GroupEncoder::new(&place, &records[..]);
-        let (end_chain, offsets) = (group.chain(), group.record_offsets().collect::<Vec<_>>());
+        let (end_chain, offsets) = (group.chain(), group.places().map(|(offset, _)| offset).collect::<Vec<_>>());
         let bytes = bytes_of(&place, &records);
         prop_assert_eq!(bytes.len() as u64 % boundary, 0);
         let frames = frames(&bytes);

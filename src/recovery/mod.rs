@@ -7,12 +7,10 @@
 //! 5. [`verdict`] says what that means, by a table.
 //! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
-//! 8. [`reader`] reads entries back, never beyond what is durable.
 //!
 //! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
 pub(crate) mod frames;
-pub(crate) mod reader;
 pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod scan;

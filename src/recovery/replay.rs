@@ -92,7 +92,7 @@ impl Replay {
                 self.index.note(Point { position: fact.position, index, chain: fact.chain });
                 self.live.push(index, term, fact.position).map_err(|gap| match self.other_snapshot {
                     Some((index, term)) if gap.found == index + 1 => Error::new(
-                        ErrorKind::OutOfRange,
+                        ErrorKind::Released,
                         format!("a snapshot of index {index}, term {term} stands for the entries from {} on", gap.expected),
                     )
                     .at_path(path)
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn gap_that_a_snapshot_explains_is_no_damage() {
         let error = run((0, 0), &[entry(1, 1), snapshot(50, 3), entry(51, 3)]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Released, "{error}");
     }
 
     #[test]

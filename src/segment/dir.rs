@@ -54,7 +54,7 @@ pub(crate) fn select(segments: &[SegmentFile], index: u64) -> Result<&[SegmentFi
     let Some(first) = segments.iter().rposition(|segment| segment.name.index <= index) else {
         let lowest = &segments[0];
         return Err(Error::new(
-            ErrorKind::OutOfRange,
+            ErrorKind::Released,
             format!(
                 "no segment reaches back to index {}: the log was released up to here",
                 index + 1
@@ -157,6 +157,6 @@ mod tests {
     #[test]
     fn released_start_is_its_own_error() {
         let error = select(&files(&[(3, 121)]), 0).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+        assert_eq!(error.kind(), ErrorKind::Released);
     }
 }

@@ -16,9 +16,8 @@ use crate::inbox::Inbox;
 use crate::io::{self, Backend, Disk, DiskFile, OnDisk};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::recovery::reader::{self, ReadRequest};
+use crate::read::serve::{self, ReadRequest};
 use crate::recovery::repair;
-use crate::recovery::replay::Replay;
 use crate::recovery::scan::{self, Scan};
 use crate::segment::active::Active;
 use crate::segment::dir;
@@ -235,7 +234,9 @@ impl OnDisk for Job {
         let Log { watermark, recovery, committer } = log;
         let method = committer.as_ref().map(|committer| committer.active.method);
         shared.watermark.get_or_init(|| watermark.clone());
-        disk.spawn(reader::serve(disk.clone(), Arc::clone(&shared.reads)));
+        let direct = method.is_none_or(|method| method.direct);
+        let (reads, metrics) = (Arc::clone(&shared.reads), Arc::clone(&shared.metrics));
+        disk.spawn(serve::serve(disk.clone(), reads, metrics, direct));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
         let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
         match committer {
@@ -256,7 +257,7 @@ struct Log<D: Disk> {
 
 async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
     let scan = scan::scan_unlocked(disk, dir, options.start).await?;
-    let (_, watermark) = watermark_of(&scan);
+    let (_, watermark) = watermark_of(&scan, options);
     Ok(Log { watermark, recovery: Recovery::new(&scan, None), committer: None })
 }
 
@@ -283,7 +284,7 @@ async fn writable<D: Disk>(
             reason = cut.reason, "cut a torn tail");
     }
 
-    let (mover, watermark) = watermark_of(&scan);
+    let (mover, watermark) = watermark_of(&scan, options);
     let newest = scan.newest();
     let tail = Tail {
         chain: scan.chain,
@@ -407,10 +408,15 @@ async fn create_if_missing<D: Disk>(disk: &D, dir: &Path, options: &Options) -> 
     }
 }
 
-fn watermark_of(scan: &Scan) -> (Mover, Watermark) {
+fn watermark_of(scan: &Scan, options: &Options) -> (Mover, Watermark) {
     let segments = scan.segments.iter().map(|segment| (segment.name.seq, segment.path.clone()));
-    let Replay { live, index, .. } = &scan.replay;
-    watermark::watermark(scan.end, live.clone(), index.clone(), segments.collect())
+    watermark::watermark(watermark::Start {
+        position: scan.end,
+        live: scan.replay.live.clone(),
+        index: scan.replay.index.clone(),
+        segments: segments.collect(),
+        recent_bytes_max: options.recent_bytes_max,
+    })
 }
 
 fn new_id<D: Disk>(disk: &D) -> Result<LogId> {

@@ -6,7 +6,6 @@ use crate::oracle::{CallId, Oracle};
 use crate::plan::Plan;
 use crate::story::Story;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::{Either, join_all, select};
 use seawal::testing::Sim;
 use seawal::{Durability, Entry, Error, ErrorKind, HardState, Result, Snapshot, Ticket, Wal};

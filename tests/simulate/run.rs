@@ -7,7 +7,6 @@ use crate::plan::Plan;
 use crate::story::Story;
 use bytes::Bytes;
 use fastrand::Rng;
-use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use seawal::testing::{Crash, OpKind, Sim, TraceEntry};
 use seawal::{

@@ -1,7 +1,6 @@
 //! Small histories, and everything that can be left of them: power is lost before each operation, and each combination
 //! of unsynced sectors, lengths and names that the disk may have then is opened.
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use seawal::testing::{Crash, Sim};
 use seawal::{Options, Packing, Prealloc, Result, SyncMethod};

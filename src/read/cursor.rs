@@ -1,0 +1,110 @@
+//! Goes forward through the log, in the order of the bytes.
+
+use super::files::Files;
+use super::serve::ReadRequest;
+use crate::error::Result;
+use crate::inbox::Inbox;
+use crate::types::{Durability, Entry, Position};
+use crate::watermark::{Before, Next, Waiting, Watermark};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// Entries that are taken at once: so many lie ready at a reader, at most about.
+const ENTRIES_AT_ONCE_MAX: usize = 128;
+
+/// What a cursor reads from: one log, seen in one way.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub requests: Arc<Inbox<ReadRequest>>,
+    pub watermark: Watermark,
+    pub durability: Durability,
+}
+
+impl Source {
+    /// The first index, and the one behind the last.
+    pub(crate) fn first_and_next(&self) -> (u64, u64) {
+        self.watermark.with_live(self.durability, |live| (live.base() + 1, live.next()))
+    }
+}
+
+/// A place in the log, and what lies ready from there on.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    source: Source,
+    /// What comes before it was taken.
+    at: Position,
+    /// While reading from files.
+    files: Option<Box<Files>>,
+    ready: VecDeque<(Position, Entry)>,
+}
+
+impl Cursor {
+    /// From the entry `index` on, or from where the next one will be if it is not there yet.
+    pub(crate) fn new(source: Source, index: u64) -> Cursor {
+        let Source { requests, watermark, durability } = &source;
+        let (at, files) = match watermark.before(*durability, index) {
+            Before::Here(at) => (at, None),
+            Before::Files(point) => {
+                let files = Files::new(Arc::clone(requests), watermark.clone(), point);
+                (point.position, Some(Box::new(files)))
+            }
+        };
+        Cursor { source, at, files, ready: VecDeque::new() }
+    }
+
+    /// The next entry that was valid when it was taken; `None` if there is none yet.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Entry>>> {
+        loop {
+            if let Some((_, entry)) = self.ready.pop_front() {
+                return Poll::Ready(Ok(Some(entry)));
+            }
+            if !ready!(self.poll_more(context))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Makes the next entries ready; `false` at the end of the log.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        let Source { requests, watermark, durability } = &self.source;
+        let limit = match watermark.after(*durability, self.at, ENTRIES_AT_ONCE_MAX) {
+            Next::End => return Poll::Ready(Ok(false)),
+            Next::Entries(entries, end) => {
+                self.files = None;
+                self.ready.extend(entries);
+                self.at = end;
+                return Poll::Ready(Ok(true));
+            }
+            Next::Files(limit) => limit,
+        };
+        let files = self.files.get_or_insert_with(|| {
+            let from = watermark.point_at(self.at);
+            Box::new(Files::new(Arc::clone(requests), watermark.clone(), from))
+        });
+        let mut found = ready!(files.poll_entries(limit, ENTRIES_AT_ONCE_MAX, context))?;
+        let from = self.at;
+        self.at = from.max(files.at());
+        watermark.with_live(*durability, |live| {
+            // Reading began before the place, where a chain was known.
+            found.retain(|(position, entry)| {
+                *position >= from && live.is_live(entry.index, *position)
+            });
+        });
+        self.ready.extend(found);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Waits until there is more than was taken.
+    pub(crate) fn poll_growth(
+        &self,
+        waiting: &mut Waiting,
+        context: &Context<'_>,
+    ) -> Poll<Result<()>> {
+        waiting.poll_entry(self.source.durability, self.at, context)
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+}

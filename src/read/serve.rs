@@ -1,0 +1,112 @@
+//! Reads pieces of files for whoever asks, on the submission thread.
+
+use crate::error::{Error, Result};
+use crate::inbox::Inbox;
+use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
+use crate::metrics::Metrics;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Pieces that are read at the same time, over all readers of a log.
+const READS_IN_FLIGHT_MAX: usize = 8;
+
+/// Files that stay open for the next piece.
+const OPEN_FILES_MAX: usize = 4;
+
+/// A piece of a file that someone wants.
+#[derive(Debug)]
+pub(crate) struct ReadRequest {
+    pub path: PathBuf,
+    /// No more is written to the file.
+    pub sealed: bool,
+    pub offset: u64,
+    /// Fewer come only at the end of the file.
+    pub bytes: u64,
+    pub reply: oneshot::Sender<Result<Bytes>>,
+}
+
+/// Answers requests, until the log is closed. `direct`: what is written goes past the page cache, and so shall what is
+/// read of the segment that is being written: the kernel would have to throw out again what a reader brings in there,
+/// with each write.
+pub(crate) async fn serve<D: Disk>(
+    disk: D,
+    requests: Arc<Inbox<ReadRequest>>,
+    metrics: Arc<Metrics>,
+    direct: bool,
+) {
+    let slots = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
+    let files = Rc::new(Files { disk: disk.clone(), direct, open: RefCell::default() });
+    while let Some(request) = requests.receive().await {
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        // Whoever asked may be gone.
+        if request.reply.is_closed() {
+            continue;
+        }
+        metrics.pieces_read.add(1);
+        let files = Rc::clone(&files);
+        disk.spawn(async move {
+            let outcome = files.read(&request).await;
+            let _ = request.reply.send(outcome);
+            drop(slot);
+        });
+    }
+}
+
+/// Files that were read from lately.
+struct Files<D: Disk> {
+    disk: D,
+    direct: bool,
+    open: RefCell<VecDeque<Open<D::File>>>,
+}
+
+struct Open<F> {
+    path: PathBuf,
+    direct: bool,
+    file: Rc<F>,
+}
+
+impl<D: Disk> Files<D> {
+    /// The piece, read from its block on, cut where it was asked to begin.
+    async fn read(&self, request: &ReadRequest) -> Result<Bytes> {
+        let path = &request.path;
+        let file = self.file(path, self.direct && !request.sealed).await?;
+        let from = request.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let ahead = (request.offset - from) as usize;
+        let end = ahead + request.bytes as usize;
+        let piece = file
+            .read_at(from, end.next_multiple_of(BLOCK_BYTES))
+            .await
+            .map_err(|error| Error::io("reading", path, error).at_offset(from))?;
+        let piece = Bytes::from_owner(piece);
+        Ok(piece.slice(ahead.min(piece.len())..end.min(piece.len())))
+    }
+
+    async fn file(&self, path: &Path, direct: bool) -> Result<Rc<D::File>> {
+        let known = |open: &&Open<_>| open.path == path && open.direct == direct;
+        if let Some(open) = self.open.borrow().iter().find(known) {
+            return Ok(Rc::clone(&open.file));
+        }
+        let access = if direct { Access::ReadDirect } else { Access::Read };
+        let opened = match self.disk.open(path, access, Lane::Background).await {
+            Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
+                self.disk.open(path, Access::Read, Lane::Background).await
+            }
+            opened => opened,
+        };
+        let file = Rc::new(opened.map_err(|error| Error::io("opening", path, error))?);
+        let mut open = self.open.borrow_mut();
+        // Of a segment that was sealed meanwhile there is another way to it.
+        open.retain(|open| open.path != path);
+        if open.len() == OPEN_FILES_MAX {
+            open.pop_front();
+        }
+        open.push_back(Open { path: path.to_owned(), direct, file: Rc::clone(&file) });
+        Ok(file)
+    }
+}

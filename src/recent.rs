@@ -1,0 +1,343 @@
+//! The newest records, in memory: who follows the log closely reads them from here, and no file.
+//!
+//! Groups are copied in when they are written, one behind the other, into *blocks*; the oldest blocks go when there is
+//! more than the limit. Whoever reads holds on to a block without a lock, and so without keeping the log from going on.
+//!
+//! # Invariants
+//!
+//! 1. What lies at or behind [`Recent::start`] is all here: there are no holes between blocks but marks and heads of
+//!    segments, which hold no entries.
+//! 2. A block is changed only while nobody else holds it.
+//! 3. Blocks take at most the limit, those aside that readers hold on to after they have gone from here.
+
+use crate::format::{RecordRef, Records};
+use crate::types::{Entry, EntryKind, Position, Seq};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A block takes no further group when it holds this much.
+const BLOCK_FULL_BYTES: usize = 32 << 10;
+
+/// An entry that lies in a block.
+#[derive(Debug)]
+struct Item {
+    offset: u64,
+    index: u64,
+    term: u64,
+    kind: EntryKind,
+    /// In the bytes of the block.
+    start: usize,
+    len: usize,
+}
+
+/// Some groups of one segment, one behind the other.
+#[derive(Debug, Default)]
+struct Block {
+    seq: Seq,
+    items: Vec<Item>,
+    /// Payloads, one behind the other.
+    bytes: Vec<u8>,
+    /// The end of its last group.
+    end: Position,
+}
+
+impl Block {
+    fn clear(&mut self) {
+        self.items.clear();
+        self.bytes.clear();
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Block>() + self.bytes.capacity() + self.items.capacity() * size_of::<Item>()
+    }
+
+    fn position(&self, item: usize) -> Position {
+        Position::new(self.seq, self.items[item].offset)
+    }
+
+    fn push(
+        &mut self,
+        records: &(impl Records + ?Sized),
+        positions: impl Iterator<Item = Position>,
+    ) {
+        for (at, position) in positions.enumerate() {
+            let RecordRef::Entry { index, term, kind, data } = records.get(at) else {
+                continue;
+            };
+            let (offset, start, len) = (position.offset, self.bytes.len(), data.len());
+            self.items.push(Item { offset, index, term, kind, start, len });
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
+
+/// Entries of a block, one behind the other.
+#[derive(Debug)]
+pub(crate) struct Found {
+    block: Arc<Block>,
+    from: usize,
+    to: usize,
+}
+
+/// Keeps a block as long as payloads of it are around.
+struct Payloads(Arc<Block>);
+
+impl AsRef<[u8]> for Payloads {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+impl Found {
+    /// The entries, with their places. Payloads share the memory of the block.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Position, Entry)> + '_ {
+        let payloads = Bytes::from_owner(Payloads(Arc::clone(&self.block)));
+        (self.from..self.to).map(move |at| {
+            let &Item { index, term, kind, start, len, .. } = &self.block.items[at];
+            let data = payloads.slice(start..start + len);
+            (self.block.position(at), Entry { index, term, kind, data })
+        })
+    }
+
+    /// Where what follows them begins, at the latest.
+    pub(crate) fn end(&self) -> Position {
+        match self.to < self.block.items.len() {
+            true => self.block.position(self.to),
+            false => self.block.end,
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Recent {
+    blocks: VecDeque<Arc<Block>>,
+    /// What the blocks take.
+    bytes: usize,
+    bytes_max: usize,
+    start: Position,
+}
+
+impl Recent {
+    /// Nothing yet of what lies at or behind `start`.
+    pub(crate) fn new(start: Position, bytes_max: usize) -> Recent {
+        Recent { blocks: VecDeque::new(), bytes: 0, bytes_max, start }
+    }
+
+    /// From here on everything is in memory.
+    pub(crate) fn start(&self) -> Position {
+        self.start
+    }
+
+    /// Takes in the group that ends at `end`. It lies behind all that came before.
+    pub(crate) fn push(
+        &mut self,
+        records: &(impl Records + ?Sized),
+        positions: impl Iterator<Item = Position>,
+        end: Position,
+    ) {
+        if payload_bytes(records) >= self.bytes_max {
+            while self.drop_oldest().is_some() {}
+            self.start = end;
+            return;
+        }
+        let open = self.blocks.back_mut().filter(|block| {
+            block.seq == end.seq
+                && block.bytes.len() < BLOCK_FULL_BYTES
+                && block.items.len() * size_of::<Item>() < BLOCK_FULL_BYTES
+        });
+        // Not while somebody reads it.
+        match open.and_then(Arc::get_mut) {
+            Some(block) => {
+                self.bytes -= block.memory();
+                block.push(records, positions);
+                block.end = end;
+                self.bytes += block.memory();
+            }
+            None => {
+                let mut block = self.spare();
+                let fresh = Arc::get_mut(&mut block).expect("nobody else has it");
+                (fresh.seq, fresh.end) = (end.seq, end);
+                fresh.push(records, positions);
+                self.bytes += fresh.memory();
+                self.blocks.push_back(block);
+            }
+        }
+        while self.bytes > self.bytes_max {
+            self.drop_oldest();
+        }
+    }
+
+    /// A block to be filled: if there is as much as may be, the oldest one's memory.
+    fn spare(&mut self) -> Arc<Block> {
+        let full =
+            self.blocks.front().is_some_and(|oldest| self.bytes + oldest.memory() > self.bytes_max);
+        let mut oldest = full.then(|| self.drop_oldest()).flatten();
+        match oldest.as_mut().and_then(Arc::get_mut) {
+            Some(block) => block.clear(),
+            None => oldest = None,
+        }
+        oldest.unwrap_or_default()
+    }
+
+    fn drop_oldest(&mut self) -> Option<Arc<Block>> {
+        let oldest = self.blocks.pop_front()?;
+        self.bytes -= oldest.memory();
+        self.start = oldest.end;
+        Some(oldest)
+    }
+
+    /// The next entries at or behind `at` and before `limit`, at most so many. Not to be asked before
+    /// [`start`](Recent::start).
+    pub(crate) fn after(&self, at: Position, limit: Position, max: usize) -> Option<Found> {
+        assert!(at >= self.start, "older entries are in the files");
+        let first = self.blocks.partition_point(|block| block.end <= at);
+        for block in self.blocks.range(first..) {
+            let place = |item: &Item| Position::new(block.seq, item.offset);
+            let from = block.items.partition_point(|item| place(item) < at);
+            let to = block.items.partition_point(|item| place(item) < limit).min(from + max);
+            if from < to {
+                return Some(Found { block: Arc::clone(block), from, to });
+            }
+            if block.end >= limit {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Where the entry `index` lies, if it is here: in `stretch`, where entries lie in the order of their indexes.
+    pub(crate) fn position_of(
+        &self,
+        stretch: &std::ops::Range<Position>,
+        index: u64,
+    ) -> Option<Position> {
+        let first = self.blocks.partition_point(|block| block.end <= stretch.start);
+        let blocks = self.blocks.range(first..).take_while(|block| {
+            block.items.first().is_none_or(|_| block.position(0) < stretch.end)
+        });
+        for block in blocks {
+            let place = |item: &Item| Position::new(block.seq, item.offset);
+            let from = block.items.partition_point(|item| place(item) < stretch.start);
+            let to = block.items.partition_point(|item| place(item) < stretch.end);
+            let items = block.items.get(from..to).unwrap_or_default();
+            if let Ok(at) = items.binary_search_by_key(&index, |item| item.index) {
+                return Some(block.position(from + at));
+            }
+        }
+        None
+    }
+}
+
+fn payload_bytes(records: &(impl Records + ?Sized)) -> usize {
+    let of = |at| match records.get(at) {
+        RecordRef::Entry { data, .. } => data.len(),
+        _ => 0,
+    };
+    (0..records.count()).map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Record;
+
+    fn at(offset: u64) -> Position {
+        Position::new(Seq(0), offset)
+    }
+
+    fn group(recent: &mut Recent, indexes: std::ops::Range<u64>, offset: u64, len: usize) {
+        let entry = |index: u64| Entry {
+            index,
+            term: 1,
+            data: vec![index as u8; len].into(),
+            ..Entry::default()
+        };
+        let records: Vec<Record> =
+            indexes.clone().map(|index| Record::Entry(entry(index))).collect();
+        let count = indexes.end - indexes.start;
+        let positions = (0..count).map(|n| at(offset + n * 10));
+        recent.push(&records[..], positions, at(offset + count * 10));
+    }
+
+    fn indexes(found: Option<Found>) -> Vec<u64> {
+        found.map_or(Vec::new(), |found| found.entries().map(|(_, entry)| entry.index).collect())
+    }
+
+    #[test]
+    fn gives_what_follows_a_place_up_to_the_limit() {
+        let mut recent = Recent::new(at(0), 1 << 20);
+        group(&mut recent, 1..4, 100, 5);
+        group(&mut recent, 4..6, 200, 5);
+        assert_eq!(indexes(recent.after(at(0), at(220), 9)), [1, 2, 3, 4, 5]);
+        assert_eq!(
+            indexes(recent.after(at(0), at(130), 9)),
+            [1, 2, 3],
+            "the second group is not durable"
+        );
+        assert_eq!(indexes(recent.after(at(0), at(220), 2)), [1, 2]);
+        let found = recent.after(at(0), at(220), 2).unwrap();
+        assert_eq!(indexes(recent.after(found.end(), at(220), 9)), [3, 4, 5]);
+        assert_eq!(indexes(recent.after(at(220), at(220), 9)), [0; 0]);
+    }
+
+    #[test]
+    fn a_block_that_is_read_does_not_change() {
+        let mut recent = Recent::new(at(0), 1 << 20);
+        group(&mut recent, 1..2, 100, 5);
+        let held = recent.after(at(0), at(110), 9).unwrap();
+        group(&mut recent, 2..3, 200, 5);
+        assert_eq!(held.entries().count(), 1);
+        assert_eq!(recent.blocks.len(), 2);
+        drop(held);
+        group(&mut recent, 3..4, 300, 5);
+        assert_eq!(recent.blocks.len(), 2, "now that nobody does, it is gone on with");
+        assert_eq!(indexes(recent.after(at(110), at(310), 9)), [2, 3]);
+    }
+
+    #[test]
+    fn the_oldest_go_and_what_is_left_has_no_hole() {
+        let mut recent = Recent::new(at(0), 100_000);
+        let mut offset = 0;
+        for index in 1..1000 {
+            group(&mut recent, index..index + 1, offset, 1000);
+            offset += 10;
+            assert!(recent.bytes <= 100_000);
+            let memory: usize = recent.blocks.iter().map(|block| block.memory()).sum();
+            assert_eq!(recent.bytes, memory);
+            let mut seen = recent.start;
+            let mut last = None;
+            while let Some(found) = recent.after(seen, at(offset), 7) {
+                for (_, entry) in found.entries() {
+                    assert!(last.is_none_or(|last| entry.index == last + 1));
+                    assert_eq!(entry.data[..], vec![entry.index as u8; 1000]);
+                    last = Some(entry.index);
+                }
+                seen = found.end();
+            }
+            assert_eq!(last, Some(index));
+        }
+        assert!(recent.start > at(9000));
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept() {
+        for limit in [0, 100] {
+            let mut recent = Recent::new(at(0), limit);
+            group(&mut recent, 1..2, 100, 5000);
+            assert_eq!(recent.start(), at(110));
+            assert_eq!(indexes(recent.after(at(110), at(110), 9)), [0; 0]);
+        }
+    }
+
+    #[test]
+    fn an_index_that_comes_twice_is_found_where_it_is_asked_for() {
+        let mut recent = Recent::new(at(0), 1 << 20);
+        group(&mut recent, 1..6, 100, 5);
+        group(&mut recent, 3..8, 200, 5);
+        assert_eq!(recent.position_of(&(at(100)..at(200)), 4), Some(at(130)));
+        assert_eq!(recent.position_of(&(at(200)..at(999)), 4), Some(at(210)));
+        assert_eq!(recent.position_of(&(at(200)..at(999)), 1), None);
+    }
+}
