@@ -307,7 +307,10 @@ impl History {
         let mut history = History::default();
         let numbers = |file: &File| {
             let (seq, index) = file.name.strip_suffix(".wal")?.split_once('-')?;
-            let hex = |digits| u64::from_str_radix(digits, 16).ok();
+            let is_hex = |digits: &str| {
+                (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit())
+            };
+            let hex = |digits| u64::from_str_radix(digits, 16).ok().filter(|_| is_hex(digits));
             Some((hex(seq)?, hex(index)?))
         };
         let mut segments: Vec<_> =
