@@ -2,6 +2,7 @@ mod floor;
 mod load;
 mod peer;
 mod peers;
+mod reads;
 mod redis;
 mod report;
 mod run;
@@ -20,11 +21,13 @@ const USAGE: &str = "peers <command> [--key value ...]
   floor  --method M --payload N --batch B --warm S --secs S --dir D
   load   --peer P --records N --payload N --dir D     fill for the replay test
   replay --peer P --payload N --dir D                 open and read all of it
+  reads-load --mb N --dir D                           a log for `reads`
+  reads  --kind K --secs S --dir D                    gets, followers, opening: seawal only
   redis  --fsync always|everysec --payload N --appenders C --secs S --dir D
-  run    [--quick true] [--only a,b] [--parts floor,peers,batch,replay,redis,etcd]
+  run    [--quick true] [--only a,b] [--parts floor,peers,batch,replay,reads,redis,etcd]
          [--payloads 100,1024] [--appenders 1,16,256] [--batches 1024x512,100x8] [--methods m,n]
          [--rounds N] [--side-rounds N] [--warm S] [--secs S] [--floor-secs S] [--quiet-wait S]
-         [--replay-mb N] [--dir D] [--out FILE] [--etcd-bin FILE]
+         [--replay-mb N] [--read-kinds a,b] [--dir D] [--out FILE] [--etcd-bin FILE]
   report --in FILE                                    markdown on stdout";
 
 pub struct Args(HashMap<String, String>);
@@ -123,6 +126,8 @@ fn main() -> Result<()> {
                        "records_s": n as f64 / s, "cpu_s": cpu, "rss_mb": stats::max_rss_mb()})
             );
         }
+        "reads-load" => println!("{}", reads::load(&a.dir(), a.num("mb", 100))?),
+        "reads" => println!("{}", reads::run(&a.str("kind", ""), &a.dir(), &a)?),
         "redis" => {
             let v = scratch(&a.dir(), |p| redis::run(p, &a))?;
             println!("{v}");

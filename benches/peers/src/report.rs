@@ -172,6 +172,28 @@ pub fn markdown(path: &str) -> Result<String> {
         }
     }
 
+    let names = d.peers("reads");
+    if !names.is_empty() {
+        writeln!(o, "\n## Reading (seawal): medians, and the lowest and highest round\n")?;
+        writeln!(o, "| what | figures |\n|---|---|")?;
+        for m in names {
+            let mut fields: Vec<&String> = Vec::new();
+            for row in d.rows.iter().filter(|r| r["kind"] == "reads" && r["peer"] == m.as_str()) {
+                let own = ["round", "load1", "busy_before", "writes_before", "at_s"];
+                let all = row.as_object().into_iter().flat_map(|row| row.keys());
+                fields = all
+                    .filter(|f| !own.contains(&f.as_str()) && row[f.as_str()].is_number())
+                    .collect();
+            }
+            let shown = fields.into_iter().map(|field| {
+                let all = d.get("reads", &m, (0, 0, 0), field);
+                let (low, high) = (all.first().copied(), all.last().copied());
+                format!("{field} {} ({}–{})", n(median(&all)), n(low), n(high))
+            });
+            writeln!(o, "| {m} | {} |", shown.collect::<Vec<_>>().join(", "))?;
+        }
+    }
+
     let errors: Vec<&Value> = d.rows.iter().filter(|r| !r["error"].is_null()).collect();
     if !errors.is_empty() {
         writeln!(o, "\n## Errors\n")?;

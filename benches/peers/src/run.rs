@@ -2,7 +2,7 @@
 //! turns inside a cell, and the cells are gone through in rounds.
 
 use crate::peer::Result;
-use crate::{floor, peers, report, stats, Args};
+use crate::{floor, peers, reads, report, stats, Args};
 use serde_json::{json, Value};
 use std::fs::{self, File};
 use std::io::Write;
@@ -102,6 +102,8 @@ impl Ctx {
         let g = |k: &str| v[k].as_f64().unwrap_or(0.0);
         if let Some(e) = v["error"].as_str() {
             eprintln!("[{:4}s] {kind:8} {peer:44} ERROR {e}", self.began.elapsed().as_secs());
+        } else if kind == "reads" {
+            eprintln!("[{:4}s] {kind:6} r{round} {peer:20} {v}", self.began.elapsed().as_secs());
         } else if kind.starts_with("replay") {
             eprintln!(
                 "[{:4}s] {kind:12} {peer:40} {:9.0} records {:8.1} MB/s",
@@ -132,7 +134,7 @@ fn drop_caches(dir: &Path) -> bool {
     fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
 }
 
-const PARTS: [&str; 6] = ["floor", "peers", "batch", "replay", "redis", "etcd"];
+const PARTS: [&str; 7] = ["floor", "peers", "batch", "replay", "reads", "redis", "etcd"];
 
 /// `--key a,b,c`
 fn list(a: &Args, key: &str) -> Vec<String> {
@@ -376,9 +378,48 @@ pub fn run(a: &Args) -> Result<()> {
     if has("replay") {
         replays(&mut c, &defs, &only, rounds, a.num("replay-mb", if quick { 64 } else { 512 }))?;
     }
+    if has("reads") {
+        reads(&mut c, &list(a, "read-kinds"), rounds, secs)?;
+    }
     let _ = fs::remove_dir(&c.dir);
     eprintln!("results in {out_path}");
     print!("{}", report::markdown(&out_path)?);
+    Ok(())
+}
+
+/// What `reads` measures, in rounds; each log is written once.
+fn reads(c: &mut Ctx, only: &[String], rounds: usize, secs: f64) -> Result<()> {
+    let base = c.dir.clone();
+    let log = |mb: u64| base.join(format!("reads-{mb}"));
+    let kinds: Vec<&str> = reads::KINDS
+        .into_iter()
+        .filter(|kind| only.is_empty() || only.iter().any(|o| o == kind))
+        .collect();
+    for mb in kinds.iter().filter_map(|kind| reads::log_mb(kind)) {
+        if !log(mb).exists() {
+            let mut load = Command::new(&c.exe);
+            load.args(["reads-load", "--mb", &mb.to_string(), "--dir"]).arg(log(mb));
+            child(&mut load, Duration::from_secs(300))?;
+        }
+    }
+    for round in 1..=rounds {
+        for kind in &kinds {
+            let scratch = base.join("reads-scratch");
+            let dir = reads::log_mb(kind).map_or(scratch.clone(), log);
+            settle(c);
+            if kind.ends_with("-cold") && !drop_caches(&base) {
+                continue;
+            }
+            let mut run = Command::new(&c.exe);
+            run.args(["reads", "--kind", kind, "--secs", &secs.to_string(), "--dir"]).arg(&dir);
+            let r = child(&mut run, Duration::from_secs(180));
+            c.record("reads", kind, round, r)?;
+            let _ = fs::remove_dir_all(&scratch);
+        }
+    }
+    for mb in kinds.iter().filter_map(|kind| reads::log_mb(kind)) {
+        let _ = fs::remove_dir_all(log(mb));
+    }
     Ok(())
 }
 
