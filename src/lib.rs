@@ -75,6 +75,7 @@ pub use metrics::Stats;
 pub use options::Options;
 pub use payload::Payload;
 pub use recovery::reader::{BlockingEntries, Entries};
+pub use recovery::verify::{BlockingVerification, Verification, VerifiedSegment};
 pub use segment::method::{Packing, Prealloc, SyncMethod};
 pub use types::{ConfState, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start};
 pub use wal::{Cut, Reader, Recovery, SubmissionThread, Verdict, Wal};

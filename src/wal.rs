@@ -3,6 +3,7 @@
 mod engine;
 mod report;
 mod thread;
+mod verify;
 
 pub use report::{Cut, Recovery, Verdict};
 pub use thread::SubmissionThread;

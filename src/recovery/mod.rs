@@ -9,6 +9,7 @@
 //! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
 //! 8. [`reader`] reads entries back, never beyond what is durable.
+//! 9. [`verify`] checks the sealed segments of an open log, one by one.
 //!
 //! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
@@ -21,6 +22,7 @@ pub(crate) mod scan;
 mod sealed;
 mod survey;
 pub(crate) mod verdict;
+pub(crate) mod verify;
 pub(crate) mod walk;
 
 #[cfg(test)]

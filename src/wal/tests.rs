@@ -6,6 +6,7 @@ mod dying;
 mod levels;
 mod proven;
 mod shared;
+mod verify;
 mod window;
 mod zeros;
 
