@@ -73,6 +73,12 @@ impl SparseIndex {
         }
     }
 
+    /// Forgets the points at and behind a place.
+    pub(crate) fn truncate(&mut self, place: Position) {
+        let kept = self.points.partition_point(|point| point.position < place);
+        self.points.truncate(kept);
+    }
+
     /// Takes in the points of what follows.
     pub(crate) fn extend(&mut self, other: &SparseIndex) {
         other.points.iter().for_each(|&point| self.note(point));
@@ -148,6 +154,7 @@ mod tests {
                 let found = index.before(all.clone(), at as u64 + 1);
                 let from = found.map_or(0, |point| point.position.offset);
                 prop_assert!(from <= places[at]);
+                // A point that was given up leaves twice the distance between those beside it.
                 prop_assert!(places[at] - from < 2 * index.spacing);
                 if let Some(found) = found {
                     prop_assert_eq!(places[found.index as usize - 1], from);

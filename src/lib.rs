@@ -78,6 +78,7 @@ pub use options::Options;
 pub use payload::Payload;
 pub use read::entries::{BlockingEntries, Entries};
 pub use read::tail::{BlockingTail, Tail};
+pub use recovery::verify::{BlockingVerification, Verification, VerifiedSegment};
 pub use segment::method::{Packing, Prealloc, SyncMethod};
 pub use types::{
     ConfState, Durability, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start,

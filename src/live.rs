@@ -63,6 +63,28 @@ impl Live {
         Ok(())
     }
 
+    /// As [`push`](Self::push) of `count` entries with consecutive indexes of one term, which follow each other in one
+    /// segment from `position` on.
+    pub(crate) fn push_run(
+        &mut self,
+        first: u64,
+        count: u64,
+        term: u64,
+        position: Position,
+    ) -> Result<(), Gap> {
+        self.push(first, term, position)?;
+        let next = first.saturating_add(count);
+        if next > self.next {
+            // What the base covers is skipped; where exactly the first behind it lies does not matter, since between it
+            // and `position` no version of another index is.
+            if self.runs.is_empty() {
+                self.push(self.next, term, position)?;
+            }
+            self.next = next;
+        }
+        Ok(())
+    }
+
     /// Takes in that a snapshot was saved. One beyond the last entry, or one whose term is not that of the entry at
     /// its index, replaces the log: Raft dropped what was there.
     pub(crate) fn snapshot(&mut self, index: u64, term: u64) {
@@ -180,6 +202,34 @@ mod tests {
     }
 
     proptest! {
+        /// A run is what its entries are.
+        #[test]
+        fn a_run_is_its_entries(
+            base in 0u64..8,
+            runs in proptest::collection::vec((0u64..12, 1u64..8, 1u64..3), 0..30),
+        ) {
+            let (mut by_runs, mut by_entries) = (Live::after(base), Live::after(base));
+            let mut stored = Vec::new();
+            let mut place = 0;
+            for (first, count, term) in runs {
+                let position = |i: u64| Position::new(Seq(0), (place + i) * 8);
+                let outcome = by_runs.push_run(first, count, term, position(0));
+                let pushes = (0..count).try_for_each(|i| by_entries.push(first + i, term, position(i)));
+                prop_assert_eq!(outcome, pushes);
+                if outcome.is_ok() {
+                    stored.extend((0..count).map(|i| (first + i, position(i))));
+                }
+                place += count;
+                prop_assert_eq!(by_runs.first(), by_entries.first());
+                prop_assert_eq!(by_runs.next(), by_entries.next());
+                prop_assert_eq!(by_runs.last(), by_entries.last());
+                for &(index, position) in &stored {
+                    prop_assert_eq!(by_runs.term_of(index), by_entries.term_of(index));
+                    prop_assert_eq!(by_runs.is_live(index, position), by_entries.is_live(index, position));
+                }
+            }
+        }
+
         /// Against the obvious model: a list that is cut and extended.
         #[test]
         fn agrees_with_a_list(base in 0u64..5, steps in proptest::collection::vec((0u64..12, 1u64..4), 0..60)) {

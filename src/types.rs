@@ -157,7 +157,8 @@ pub enum Start {
     #[default]
     Beginning,
     /// After the newest snapshot record whose index is committed by the last hard state; at the beginning when
-    /// there is none. All segments are read to find it, and damage in any of them is refused.
+    /// there is none. It is looked for from the newest segment back, and what lies before the segments that are needed is
+    /// not read: damage there does not keep the log from being opened. [`Wal::verify`](crate::Wal::verify) finds it.
     LatestSnapshot,
     /// After this snapshot, of which the log must hold a record.
     Snapshot {

@@ -5,6 +5,7 @@ mod reader;
 mod reads;
 mod report;
 mod thread;
+mod verify;
 
 pub use reader::Reader;
 pub use report::{Cut, Recovery, Verdict};

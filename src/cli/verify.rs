@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::recovery::scan::Scan;
 use crate::recovery::verdict::Verdict;
 use crate::types::Start;
-use crate::wal::Recovery;
+use crate::wal::{Reader, Recovery};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -33,7 +33,12 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self) -> anyhow::Result<Code> {
-        let outcome = disk::scan(&self.dir, self.start);
+        // Opening there reads no more than it needs; here everything is to be looked at.
+        let looked = match self.start {
+            Start::LatestSnapshot => Reader::snapshots_blocking(&self.dir).map(drop),
+            Start::Beginning | Start::Snapshot { .. } => Ok(()),
+        };
+        let outcome = looked.and_then(|()| disk::scan(&self.dir, self.start));
         let code = code(&outcome);
         let mut out = output::stdout()?;
         if self.json {

@@ -94,6 +94,9 @@ contract!(
     the_background_lane_does_the_same,
     sleep_takes_its_time,
     tasks_run_beside,
+    offloaded_work_reads,
+    offloaded_work_that_panics_harms_nobody,
+    offloaded_work_may_be_abandoned,
 );
 
 /// A directory of the real file system that goes with the test.
@@ -807,6 +810,110 @@ async fn tasks_run_beside<D: Disk>(disk: D, _dir: &Path) {
     // This one is still there at the end, and must not hold up anything.
     let disk_of_task = disk.clone();
     disk.spawn(async move { disk_of_task.sleep(Duration::from_secs(3600)).await });
+}
+
+async fn offloaded_work_reads<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    let bytes: Vec<u8> = (0..3 * BLOCK_BYTES).map(|i| (i % 251) as u8).collect();
+    for (at, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        write(&disk, &file, at as u64 * BLOCK, block).await;
+    }
+    file.sync_data().await.unwrap();
+    assert!(disk.offload_max() > 0);
+    for access in [Access::Read, Access::ReadDirect] {
+        let Ok(file) = disk.open(&path, access, Lane::Background).await else {
+            continue; // no direct I/O here
+        };
+        let work = |file: &dyn BlockingFile| {
+            let len = file.len().unwrap();
+            file.will_need(0, len);
+            let mut buf = AlignedBuf::with_len(2 * BLOCK_BYTES);
+            let mut seen = Vec::new();
+            while seen.len() < len as usize {
+                let count = file.read_at(seen.len() as u64, &mut buf).unwrap();
+                seen.extend_from_slice(&buf[..count]);
+            }
+            assert_eq!(file.read_at(3 * BLOCK, &mut buf).unwrap(), 0);
+            seen
+        };
+        // More at a time than there are helpers.
+        let (left, file) = (Rc::new(Cell::new(10)), Rc::new(file));
+        for _ in 0..10 {
+            let (left, file, bytes) = (Rc::clone(&left), Rc::clone(&file), bytes.clone());
+            disk.spawn(async move {
+                assert_eq!(file.offload(work).await.unwrap(), bytes);
+                left.set(left.get() - 1);
+            });
+        }
+        eventually(&disk, async || left.get() == 0).await;
+    }
+}
+
+async fn offloaded_work_that_panics_harms_nobody<D: Disk>(disk: D, dir: &Path) {
+    let file = create(&disk, &dir.join("a")).await;
+    write(&disk, &file, 0, b"kept").await;
+    for _ in 0..3 * disk.offload_max() {
+        let outcome = file.offload(|_| panic!("as intended by this test")).await;
+        let error = outcome.map(|()| "no error").unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+        let len = file.offload(|file| file.len().unwrap()).await.unwrap();
+        assert_eq!(len, 4);
+    }
+}
+
+async fn offloaded_work_may_be_abandoned<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    assert!(file.try_lock().unwrap());
+    for _ in 0..5 {
+        start_and_drop(file.offload(|file| {
+            let mut buf = AlignedBuf::with_len(BLOCK_BYTES);
+            // Until it is told to end, if it is on another thread.
+            for _ in 0..1000 {
+                if file.read_at(0, &mut buf).is_err() {
+                    return;
+                }
+            }
+        }));
+    }
+    assert_eq!(file.offload(|file| file.len().unwrap()).await.unwrap(), 0);
+    drop(file);
+    let next = open_to_write(&disk, &path).await;
+    eventually(&disk, async || next.try_lock().unwrap()).await;
+}
+
+/// Not for `sim`, which has one thread.
+#[test]
+fn offloaded_work_holds_up_nobody() {
+    struct Case(PathBuf);
+
+    impl OnDisk for Case {
+        type Output = ();
+
+        async fn run<D: Disk>(self, disk: D) {
+            let file = create(&disk, &self.0.join("a")).await;
+            let (go, gone) = std::sync::mpsc::channel::<()>();
+            let here = std::thread::current().id();
+            let mut work = pin!(file.offload(move |_| {
+                // Comes only if the thread that brought the work goes on.
+                gone.recv_timeout(Duration::from_secs(30)).unwrap();
+                std::thread::current().id()
+            }));
+            assert!(poll_once(work.as_mut()).is_pending());
+            write(&disk, &file, 0, b"meanwhile").await;
+            file.sync_data().await.unwrap();
+            go.send(()).unwrap();
+            assert_ne!(work.await.unwrap(), here);
+        }
+    }
+
+    for backend in [Backend::Uring, Backend::Threads] {
+        let dir = TempDir::new("offload");
+        if let Err(error) = run(backend, CONFIG, Case(dir.0.clone())) {
+            eprintln!("skipped: {error}");
+        }
+    }
 }
 
 /// Unlike the simulation, a real disk ends with its job: what was spawned goes with it.

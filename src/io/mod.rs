@@ -27,7 +27,9 @@
 //!    write with [`Persist::Now`] is the same for its own bytes: they are on the disk, in part, or not at all.
 //! 6. **The lock belongs to the file that is written through** (an open-file-description lock): it is let go only
 //!    when that description is closed and its last operation has ended.
-//! 7. **Writes in flight end in any order**, also two to the same place: whoever cares waits for the first.
+//! 7. **Work that takes long leaves the thread** ([`DiskFile::offload`]): it gets the file to read, and a panic in it is
+//!    an error of whoever waits for it, and of nobody else.
+//! 8. **Writes in flight end in any order**, also two to the same place: whoever cares waits for the first.
 
 use std::future::Future;
 use std::io;
@@ -38,6 +40,7 @@ use std::time::Duration;
 mod buf;
 mod fill;
 mod geometry;
+mod offload;
 mod plain;
 mod pool;
 mod start;
@@ -165,6 +168,10 @@ pub(crate) trait Disk: Clone + 'static {
             std::hint::spin_loop();
         }
     }
+    /// How many pieces of work it is worth to have offloaded at the same time ([`DiskFile::offload`]).
+    fn offload_max(&self) -> usize {
+        offload::threads_max()
+    }
     /// Runs a task beside the caller, on the same thread. It is dropped when the main task ends.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
@@ -175,6 +182,13 @@ pub(crate) trait DiskFile: 'static {
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file. Repeats short reads and `EINTR`.
     fn read_at(&self, offset: u64, len: usize) -> impl Future<Output = io::Result<AlignedBuf>>;
+    /// Runs `work`, which takes CPU and reads this file, on a helper thread; in the simulation here and now, where its
+    /// reads are operations as others are. It begins when the future is first polled. If the future is dropped, work that
+    /// has begun fails at its next read. A panic in it is an error here.
+    fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn BlockingFile) -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>>;
     /// Writes the first `len` bytes of `buf` at `offset` and gives the kernel's count and the buffer back.
     fn write_at(
         &self,
@@ -221,4 +235,15 @@ pub(crate) trait DiskFile: 'static {
     fn try_lock(&self) -> io::Result<bool>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+}
+
+/// An open file as work off the submission thread has it: its calls block.
+pub(crate) trait BlockingFile {
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// As [`DiskFile::read_at`], into memory of the caller: says how much of `buf` was filled. For direct reads it is
+    /// aligned to [`BLOCK_BYTES`].
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// These bytes will be read soon: a hint.
+    fn will_need(&self, offset: u64, len: u64);
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | file operations, `open`: [`Lane::Commit`] | at once, on the calling thread: no hop, lowest latency |
 //! | file operations, `open`: [`Lane::Background`] | on the helper thread `seawal-io`, in order of arrival |
+//! | [`DiskFile::offload`] | on threads of its own ([`offload`]) |
 //! | `remove_file` | on the helper thread: freeing a large file's extents takes long, and nobody waits for it |
 //! | `rename`, `sync_dir`, `create_dir`, `list` | at once, on the calling thread |
 //!
@@ -26,24 +27,22 @@ use std::cell::Cell;
 use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{self, TrySendError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
-use super::fill::Fill;
+use super::offload::{self, Helpers, Operation, Queued, Run};
 use super::pool::{Lease, Pool};
 use super::start::{DiskConfig, OnDisk};
 use super::zeros::Zeros;
 use super::{
-    Access, AlignedBuf, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry, plain,
+    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry,
+    plain,
 };
 
 /// Shorter sleeps are made by looking at the clock, and letting other tasks and threads run in between.
@@ -60,72 +59,14 @@ enum Message {
     Stop,
 }
 
-/// An operation on its way to the helper, and its answer on the way back, in one piece of memory.
-struct Operation<F, T>(Mutex<Stage<F, T>>);
-
-struct Stage<F, T> {
-    operation: Option<F>,
-    answer: Option<T>,
-    /// There will be no other answer.
-    ended: bool,
-    waker: Option<Waker>,
-}
-
-impl<F, T> Operation<F, T> {
-    fn lock(&self) -> MutexGuard<'_, Stage<F, T>> {
-        // Nothing panics under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The answer; `None` if the operation panicked or was never run.
-    fn poll(&self, context: &Context<'_>) -> Poll<Option<T>> {
-        let mut stage = self.lock();
-        if stage.ended {
-            return Poll::Ready(stage.answer.take());
-        }
-        stage.waker = Some(context.waker().clone());
-        Poll::Pending
-    }
-}
-
-/// An operation of any kind, as the helper sees it.
-trait Run: Send + Sync {
-    fn run(&self);
-    fn end(&self);
-}
-
-impl<F: FnOnce() -> T + Send, T: Send> Run for Operation<F, T> {
-    fn run(&self) {
-        let operation = self.lock().operation.take();
-        let answer = operation.map(|operation| operation());
-        self.lock().answer = answer;
-    }
-
-    fn end(&self) {
-        let mut stage = self.lock();
-        stage.ended = true;
-        let (operation, waker) = (stage.operation.take(), stage.waker.take());
-        drop(stage);
-        drop(operation);
-        waker.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// The helper's share of an operation: when it goes, run or not, the caller is told.
-struct Queued(Arc<dyn Run>);
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
 /// The runtime that carries a [`ThreadsDisk`], and its helper thread.
 pub(super) struct ThreadsRuntime {
     runtime: tokio::runtime::Runtime,
     config: DiskConfig,
     helper: Helper,
     thread: Option<JoinHandle<()>>,
+    /// Of work that is offloaded.
+    helpers: Rc<Helpers>,
 }
 
 impl ThreadsRuntime {
@@ -135,7 +76,13 @@ impl ThreadsRuntime {
         let thread = std::thread::Builder::new()
             .name("seawal-io".to_owned())
             .spawn(move || help(&receiver))?;
-        Ok(ThreadsRuntime { runtime, config, helper: Helper { sender }, thread: Some(thread) })
+        Ok(ThreadsRuntime {
+            runtime,
+            config,
+            helper: Helper { sender },
+            thread: Some(thread),
+            helpers: Rc::default(),
+        })
     }
 
     pub(super) fn run<J: OnDisk>(self, job: J) -> J::Output {
@@ -145,6 +92,7 @@ impl ThreadsRuntime {
             shared: Rc::new(Shared {
                 pool: Pool::of_buffers(&self.config),
                 helper: self.helper.clone(),
+                helpers: Rc::clone(&self.helpers),
                 zeros: Zeros::default(),
                 start: Instant::now(),
             }),
@@ -161,15 +109,14 @@ impl Drop for ThreadsRuntime {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        self.helpers.stop();
     }
 }
 
 /// The helper thread's loop.
 fn help(messages: &mpsc::Receiver<Message>) {
     while let Ok(Message::Run(queued)) = messages.recv() {
-        // Caught, because operations behind it in the queue would wait for ever. The caller learns of it when `queued`
-        // is dropped; nothing else is shared with the operation.
-        let _ = catch_unwind(AssertUnwindSafe(|| queued.0.run()));
+        queued.run();
     }
 }
 
@@ -185,8 +132,7 @@ impl Helper {
         &self,
         operation: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        let stage = Stage { operation: Some(operation), answer: None, ended: false, waker: None };
-        let operation = Arc::new(Operation(Mutex::new(stage)));
+        let operation = Arc::new(Operation::new(operation));
         let mut message = Message::Run(Queued(Arc::clone(&operation) as Arc<dyn Run>));
         loop {
             match self.sender.try_send(message) {
@@ -215,6 +161,7 @@ pub(super) struct ThreadsDisk {
 struct Shared {
     pool: Pool<AlignedBuf>,
     helper: Helper,
+    helpers: Rc<Helpers>,
     zeros: Zeros,
     start: Instant,
 }
@@ -328,7 +275,20 @@ impl DiskFile for ThreadsFile {
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<AlignedBuf> {
         let direct = self.direct.get();
-        self.run(move |file| read(file, offset, len, direct)).await?
+        let read = move |file: &File| {
+            let mut buf = AlignedBuf::with_len(len);
+            let filled = offload::read(file, offset, &mut buf, direct)?;
+            buf.truncate(filled);
+            Ok(buf)
+        };
+        self.run(read).await?
+    }
+
+    async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn BlockingFile) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.disk.helpers.run(Arc::clone(&self.file), self.direct.get(), work).await
     }
 
     async fn write_at(
@@ -397,25 +357,6 @@ impl DiskFile for ThreadsFile {
     fn len(&self) -> io::Result<u64> {
         plain::length(&*self.file)
     }
-}
-
-fn read(file: &File, offset: u64, len: usize, direct: bool) -> io::Result<AlignedBuf> {
-    let direct_end = direct.then(|| plain::length(file)).transpose()?;
-    let mut fill = Fill::new(offset, len, direct_end);
-    let mut buf = AlignedBuf::with_len(len);
-    while !fill.is_full() {
-        match file.read_at(&mut buf[fill.filled()..], fill.position()) {
-            Ok(count) => {
-                if fill.advance(count)? {
-                    break;
-                }
-            }
-            Err(error) if plain::is_interrupted(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    buf.truncate(fill.filled());
-    Ok(buf)
 }
 
 #[cfg(test)]

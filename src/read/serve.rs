@@ -1,16 +1,20 @@
-//! Reads pieces of files for whoever asks, on the submission thread.
+//! Reads pieces of files for whoever asks.
+//!
+//! The submission thread has the files, but large pieces it leaves to helper threads: what the kernel has cached would be
+//! copied on the thread that asks for it, and commits would wait for that.
 
 use crate::error::{Error, Result};
 use crate::inbox::Inbox;
-use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
+use crate::io::{Access, AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::metrics::Metrics;
+use crate::recovery::frames::PIECE_BYTES;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 
 /// Pieces that are read at the same time, over all readers of a log.
@@ -18,6 +22,15 @@ const READS_IN_FLIGHT_MAX: usize = 8;
 
 /// Files that stay open for the next piece.
 const OPEN_FILES_MAX: usize = 4;
+
+/// Up to this length, reading holds the submission thread up for less time than a helper takes to wake.
+const SMALL_BYTES_MAX: usize = 128 << 10;
+
+/// The memory of a large piece: it begins and ends with a block.
+const LARGE_BYTES: usize = PIECE_BYTES as usize + 2 * BLOCK_BYTES;
+
+/// Memory that waits to be read into again.
+const SPARES_MAX: usize = READS_IN_FLIGHT_MAX;
 
 /// A piece of a file that someone wants.
 #[derive(Debug)]
@@ -41,7 +54,8 @@ pub(crate) async fn serve<D: Disk>(
     direct: bool,
 ) {
     let slots = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
-    let files = Rc::new(Files { disk: disk.clone(), direct, open: RefCell::default() });
+    let (open, spares) = (RefCell::default(), Arc::default());
+    let files = Rc::new(Files { disk: disk.clone(), direct, open, spares });
     while let Some(request) = requests.receive().await {
         let slot = Arc::clone(&slots).acquire_owned().await;
         // Whoever asked may be gone.
@@ -63,6 +77,46 @@ struct Files<D: Disk> {
     disk: D,
     direct: bool,
     open: RefCell<VecDeque<Open<D::File>>>,
+    spares: Arc<Spares>,
+}
+
+/// Memory for large pieces. New memory costs as much as reading into it.
+#[derive(Debug, Default)]
+struct Spares(Mutex<Vec<AlignedBuf>>);
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
+        // Nothing panics under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>) -> Large {
+        let memory = self.lock().pop();
+        let memory = memory.unwrap_or_else(|| AlignedBuf::with_len(LARGE_BYTES));
+        Large { memory, spares: Arc::clone(self) }
+    }
+}
+
+/// The memory of a large piece, which goes back when nobody has any of its bytes.
+struct Large {
+    memory: AlignedBuf,
+    spares: Arc<Spares>,
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        let memory = std::mem::replace(&mut self.memory, AlignedBuf::with_len(0));
+        let mut spares = self.spares.lock();
+        if spares.len() < SPARES_MAX {
+            spares.push(memory);
+        }
+    }
 }
 
 struct Open<F> {
@@ -79,12 +133,23 @@ impl<D: Disk> Files<D> {
         let from = request.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let ahead = (request.offset - from) as usize;
         let end = ahead + request.bytes as usize;
-        let piece = file
-            .read_at(from, end.next_multiple_of(BLOCK_BYTES))
-            .await
-            .map_err(|error| Error::io("reading", path, error).at_offset(from))?;
-        let piece = Bytes::from_owner(piece);
+        let bytes = end.next_multiple_of(BLOCK_BYTES);
+        assert!(bytes <= LARGE_BYTES, "nobody asks for more than a piece");
+        let piece = match bytes <= SMALL_BYTES_MAX {
+            true => file.read_at(from, bytes).await.map(Bytes::from_owner),
+            false => self.read_large(&file, from, bytes).await,
+        };
+        let piece = piece.map_err(|error| Error::io("reading", path, error).at_offset(from))?;
         Ok(piece.slice(ahead.min(piece.len())..end.min(piece.len())))
+    }
+
+    async fn read_large(&self, file: &D::File, from: u64, bytes: usize) -> io::Result<Bytes> {
+        let mut large = self.spares.take();
+        let read = file.offload(move |file| {
+            let filled = file.read_at(from, &mut large.memory[..bytes])?;
+            Ok(Bytes::from_owner(large).slice(..filled))
+        });
+        read.await?
     }
 
     async fn file(&self, path: &Path, direct: bool) -> Result<Rc<D::File>> {

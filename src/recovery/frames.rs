@@ -2,13 +2,21 @@
 //!
 //! Memory is bounded by the piece, or by the largest frame where that is larger; a frame is never larger than the
 //! file. Payloads are slices of the piece.
+//!
+//! Pieces come from a [`Source`]: a file of the disk, each read an operation of it, or a file in the hands of a helper
+//! thread ([`HelpersFile`]), which reads into the same memory again and again.
 
 use crate::error::{Error, Result};
 use crate::format::decode::{self, RawRecord};
 use crate::format::frame::{FRAME_ALIGN, FrameLength, LENGTH_FIELD_BYTES};
-use crate::io::{BLOCK_BYTES, DiskFile};
+use crate::io::{AlignedBuf, BLOCK_BYTES, BlockingFile, DiskFile};
 use bytes::Bytes;
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
+use std::future::Future;
+use std::io;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// How much is read at a time.
@@ -18,11 +26,106 @@ pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 /// would have to be taken in one piece.
 pub(crate) const FRAME_BYTES_MAX: u64 = 1 << 30;
 
+/// What a helper thread reads at a time: it is still in the cache of its core when it is checked.
+const HELPERS_PIECE_BYTES: u64 = 256 << 10;
+
+/// How far a helper thread has the kernel read ahead of it.
+const READ_AHEAD_BYTES: u64 = 4 << 20;
+
+/// Where pieces come from.
+pub(crate) trait Source {
+    type Piece: Deref<Target = [u8]> + Default;
+
+    fn piece_bytes(&self) -> u64;
+    fn file_bytes(&self) -> io::Result<u64>;
+    /// Reads `len` bytes at `offset`, both multiples of [`BLOCK_BYTES`]; fewer only at the end of the file. `spent` is the
+    /// piece before.
+    fn read(
+        &self,
+        spent: Self::Piece,
+        offset: u64,
+        len: usize,
+    ) -> impl Future<Output = io::Result<Self::Piece>>;
+}
+
+impl<F: DiskFile> Source for F {
+    type Piece = Bytes;
+
+    fn piece_bytes(&self) -> u64 {
+        PIECE_BYTES
+    }
+
+    fn file_bytes(&self) -> io::Result<u64> {
+        self.len()
+    }
+
+    async fn read(&self, spent: Bytes, offset: u64, len: usize) -> io::Result<Bytes> {
+        // The old piece goes before the new one comes.
+        drop(spent);
+        Ok(Bytes::from_owner(self.read_at(offset, len).await?))
+    }
+}
+
+/// A file on a helper thread: its reads block.
+pub(crate) struct HelpersFile<'a> {
+    file: &'a dyn BlockingFile,
+    /// The kernel was told to read up to here.
+    announced: Cell<u64>,
+}
+
+impl<'a> HelpersFile<'a> {
+    pub(crate) fn new(file: &'a dyn BlockingFile) -> HelpersFile<'a> {
+        HelpersFile { file, announced: Cell::new(0) }
+    }
+}
+
+/// Memory that is read into again and again.
+#[derive(Default)]
+pub(crate) struct Reused {
+    memory: Option<AlignedBuf>,
+    filled: usize,
+}
+
+impl Deref for Reused {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.memory.as_ref().map_or(&[], |memory| &memory[..self.filled])
+    }
+}
+
+impl Source for HelpersFile<'_> {
+    type Piece = Reused;
+
+    fn piece_bytes(&self) -> u64 {
+        HELPERS_PIECE_BYTES
+    }
+
+    fn file_bytes(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    async fn read(&self, spent: Reused, offset: u64, len: usize) -> io::Result<Reused> {
+        let ahead = self.announced.get().max(offset);
+        if ahead < offset + READ_AHEAD_BYTES / 2 + len as u64 {
+            self.file.will_need(ahead, READ_AHEAD_BYTES);
+            self.announced.set(ahead + READ_AHEAD_BYTES);
+        }
+        // That of a frame larger than a piece is given back.
+        let usual = HELPERS_PIECE_BYTES as usize + BLOCK_BYTES;
+        let fits = |memory: &AlignedBuf| memory.len() >= len && memory.len() <= len.max(usual);
+        let mut memory =
+            spent.memory.filter(fits).unwrap_or_else(|| AlignedBuf::with_len(len.max(usual)));
+        let filled = self.file.read_at(offset, &mut memory[..len])?;
+        Ok(Reused { memory: Some(memory), filled })
+    }
+}
+
 /// What is found at an offset.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
+pub(crate) enum Found<D = Bytes> {
     Record {
-        record: RawRecord,
+        record: RawRecord<D>,
         /// Bytes of the frame.
         bytes: u64,
     },
@@ -66,91 +169,133 @@ impl fmt::Display for BrokenFrame {
     }
 }
 
+/// Where a record lies in the piece at hand, if there is one.
+#[derive(Clone, Debug)]
+pub(crate) enum Look {
+    Frame { record: Range<usize>, bytes: u64 },
+    End,
+    Broken(BrokenFrame),
+}
+
 /// Random access to a file in aligned pieces.
-pub(crate) struct Pieces<'a, F> {
-    file: &'a F,
+pub(crate) struct Pieces<'a, S: Source> {
+    file: &'a S,
     path: &'a Path,
     file_bytes: u64,
-    piece: Bytes,
+    piece: S::Piece,
     piece_at: u64,
 }
 
-impl<'a, F: DiskFile> Pieces<'a, F> {
-    pub(crate) fn new(file: &'a F, path: &'a Path) -> Result<Pieces<'a, F>> {
+impl<'a, S: Source> Pieces<'a, S> {
+    pub(crate) fn new(file: &'a S, path: &'a Path) -> Result<Pieces<'a, S>> {
         let file_bytes =
-            file.len().map_err(|error| Error::io("asking for the length", path, error))?;
-        Ok(Pieces { file, path, file_bytes, piece: Bytes::new(), piece_at: 0 })
+            file.file_bytes().map_err(|error| Error::io("asking for the length", path, error))?;
+        Ok(Pieces { file, path, file_bytes, piece: S::Piece::default(), piece_at: 0 })
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// The bytes from `offset` on, `len` of them; fewer only at the end of the file.
-    pub(crate) async fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes> {
-        let len = len.min(self.file_bytes.saturating_sub(offset));
-        let within = |piece_at: u64, piece: &Bytes| {
-            offset >= piece_at && offset + len <= piece_at + piece.len() as u64
-        };
-        if !within(self.piece_at, &self.piece) {
-            let block = BLOCK_BYTES as u64;
-            let from = offset / block * block;
-            let to = (offset + len.max(PIECE_BYTES)).min(self.file_bytes).next_multiple_of(block);
-            // The old piece goes before the new one comes.
-            self.piece = Bytes::new();
-            let read = self
-                .file
-                .read_at(from, (to - from) as usize)
-                .await
-                .map_err(|error| Error::io("reading", self.path, error).at_offset(from))?;
-            self.piece = Bytes::from_owner(read);
-            self.piece_at = from;
-            if !within(from, &self.piece) {
-                // Someone else made the file shorter.
-                self.file_bytes = from + self.piece.len() as u64;
-                let left = self.file_bytes.saturating_sub(offset).min(len);
-                let start = (offset - from).min(self.piece.len() as u64) as usize;
-                return Ok(self.piece.slice(start..start + left as usize));
-            }
-        }
-        let start = (offset - self.piece_at) as usize;
-        Ok(self.piece.slice(start..start + len as usize))
+    /// Where in the piece at hand these bytes are, if they are.
+    fn place(&self, offset: u64, len: u64) -> Option<Range<usize>> {
+        let start = offset.checked_sub(self.piece_at)?;
+        (start + len <= self.piece.len() as u64).then_some(start as usize..(start + len) as usize)
     }
 
-    /// The frame at `offset`.
-    pub(crate) async fn frame(&mut self, offset: u64) -> Result<Found> {
-        let field = self.bytes(offset, LENGTH_FIELD_BYTES as u64).await?;
-        let Ok(field) = <[u8; LENGTH_FIELD_BYTES]>::try_from(&field[..]) else {
+    /// Sees to it that the bytes from `offset` on, `len` of them, are in the piece at hand, and says where; fewer only at
+    /// the end of the file.
+    async fn load(&mut self, offset: u64, len: u64) -> Result<Range<usize>> {
+        let len = len.min(self.file_bytes.saturating_sub(offset));
+        if let Some(place) = self.place(offset, len) {
+            return Ok(place);
+        }
+        let block = BLOCK_BYTES as u64;
+        let from = offset / block * block;
+        let wanted = len.max(self.file.piece_bytes());
+        let to = (offset + wanted).min(self.file_bytes).next_multiple_of(block);
+        let spent = std::mem::take(&mut self.piece);
+        self.piece = self
+            .file
+            .read(spent, from, (to - from) as usize)
+            .await
+            .map_err(|error| Error::io("reading", self.path, error).at_offset(from))?;
+        self.piece_at = from;
+        Ok(self.place(offset, len).unwrap_or_else(|| {
+            // Someone else made the file shorter.
+            self.file_bytes = from + self.piece.len() as u64;
+            let start = (offset - from).min(self.piece.len() as u64) as usize;
+            start..self.piece.len()
+        }))
+    }
+
+    /// Looks for a frame at `offset`.
+    pub(crate) async fn look(&mut self, offset: u64) -> Result<Look> {
+        let field = self.load(offset, LENGTH_FIELD_BYTES as u64).await?;
+        let Ok(field) = <[u8; LENGTH_FIELD_BYTES]>::try_from(&self.piece[field.clone()]) else {
             return Ok(match field.len() {
-                0 => Found::End,
-                left => Found::Broken(BrokenFrame::ShortLength { left: left as u64 }),
+                0 => Look::End,
+                left => Look::Broken(BrokenFrame::ShortLength { left: left as u64 }),
             });
         };
         if field == [0; LENGTH_FIELD_BYTES] {
-            return Ok(Found::End);
+            return Ok(Look::End);
         }
         let length = FrameLength::from_bytes(field);
         let left = self.file_bytes - offset;
         if length.total() > left {
-            return Ok(Found::Broken(BrokenFrame::BeyondEnd { wanted: length.total(), left }));
+            return Ok(Look::Broken(BrokenFrame::BeyondEnd { wanted: length.total(), left }));
         }
         if length.total() > FRAME_BYTES_MAX {
-            return Ok(Found::Broken(BrokenFrame::TooLong { wanted: length.total() }));
+            return Ok(Look::Broken(BrokenFrame::TooLong { wanted: length.total() }));
         }
         if !length.total().is_multiple_of(FRAME_ALIGN) {
-            return Ok(Found::Broken(BrokenFrame::Misaligned { bytes: length.total() }));
+            return Ok(Look::Broken(BrokenFrame::Misaligned { bytes: length.total() }));
         }
-        let body = self.bytes(offset + LENGTH_FIELD_BYTES as u64, length.body()).await?;
+        let body = self.load(offset + LENGTH_FIELD_BYTES as u64, length.body()).await?;
         if (body.len() as u64) < length.body() {
             let left = (LENGTH_FIELD_BYTES + body.len()) as u64;
-            return Ok(Found::Broken(BrokenFrame::BeyondEnd { wanted: length.total(), left }));
+            return Ok(Look::Broken(BrokenFrame::BeyondEnd { wanted: length.total(), left }));
         }
-        Ok(match decode::record(body.slice(..length.record as usize)) {
-            Ok(record) => Found::Record { record, bytes: length.total() },
-            Err(error) => Found::Broken(BrokenFrame::Protobuf {
-                bytes: length.total(),
-                why: error.to_string(),
-            }),
-        })
+        let record = body.start..body.start + length.record as usize;
+        Ok(Look::Frame { record, bytes: length.total() })
+    }
+
+    /// What was seen by the last [`Pieces::look`], which gave `look`.
+    pub(crate) fn found(&self, look: Look) -> Found<Cow<'_, [u8]>> {
+        look.into_found(|place| decode::record_in(&self.piece[place]))
+    }
+}
+
+impl Look {
+    fn into_found<D>(
+        self,
+        decode: impl FnOnce(Range<usize>) -> std::result::Result<RawRecord<D>, prost::DecodeError>,
+    ) -> Found<D> {
+        match self {
+            Look::Frame { record, bytes } => match decode(record) {
+                Ok(record) => Found::Record { record, bytes },
+                Err(error) => {
+                    Found::Broken(BrokenFrame::Protobuf { bytes, why: error.to_string() })
+                }
+            },
+            Look::End => Found::End,
+            Look::Broken(broken) => Found::Broken(broken),
+        }
+    }
+}
+
+impl<F: DiskFile> Pieces<'_, F> {
+    /// The bytes from `offset` on, `len` of them; fewer only at the end of the file.
+    pub(crate) async fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes> {
+        let place = self.load(offset, len).await?;
+        Ok(self.piece.slice(place))
+    }
+
+    /// The frame at `offset`.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "for `seawal dump`"))]
+    pub(crate) async fn frame(&mut self, offset: u64) -> Result<Found> {
+        let look = self.look(offset).await?;
+        Ok(look.into_found(|place| decode::record(self.piece.slice(place))))
     }
 }

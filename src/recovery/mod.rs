@@ -1,22 +1,29 @@
 //! READ SIDE: what did a crash leave, and what do we conclude?
 //!
 //! 1. [`frames`] reads a file as frames, in large pieces.
-//! 2. [`walk`] follows the chain and the groups, and hands on what is sound.
+//! 2. [`walk`] follows the chain and the groups, and notes what is sound ([`facts`]); [`sealed`] does that with several
+//!    segments at a time, away from the submission thread.
 //! 3. [`replay`] makes of it the state of the log.
 //! 4. [`survey`] looks at what lies behind the sound part.
 //! 5. [`verdict`] says what that means, by a table.
 //! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
+//! 8. [`verify`] checks the sealed segments of an open log, one by one.
 //!
 //! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
+mod facts;
 pub(crate) mod frames;
 pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod scan;
+mod sealed;
 mod survey;
 pub(crate) mod verdict;
+pub(crate) mod verify;
 pub(crate) mod walk;
 
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,11 +4,11 @@
 //! the snapshot that reading starts from. etcd passes over those, and lets entries come back that Raft had
 //! replaced (its issue 22442).
 
-use super::walk::{Content, Fact};
+use super::facts::{EntryRun, Facts, Item};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Point, SparseIndex};
+use crate::index::SparseIndex;
 use crate::live::Live;
-use crate::types::{HardState, Snapshot};
+use crate::types::{HardState, Position, Snapshot};
 use bytes::Bytes;
 use std::path::Path;
 
@@ -48,64 +48,82 @@ impl Replay {
         }
     }
 
-    /// Takes in the next fact, which stands in the segment at `path`.
-    pub(crate) fn take(&mut self, fact: &Fact, path: &Path) -> Result<()> {
-        let damaged = |what: String| Error::damaged(path, fact.position.offset, what);
-        match &fact.content {
-            Content::Metadata(data) => {
-                // Not set is no conflict with what comes later; set is, also when it is empty.
-                if let Some(known) = &self.metadata
-                    && known[..] != data.as_deref().unwrap_or_default()[..]
-                {
-                    return Err(damaged("metadata differs from that of an earlier segment".into()));
-                }
-                self.metadata.clone_from(data);
-            }
-            Content::State(state) => {
-                self.state = *state;
-                self.term_max = self.term_max.max(state.term);
-            }
-            Content::Snapshot(snapshot) if snapshot.index == self.start_index => {
-                if snapshot.term != self.start_term {
-                    return Err(damaged(format!(
-                        "a snapshot record at index {} has term {}, not {}",
-                        snapshot.index, snapshot.term, self.start_term
-                    )));
-                }
-                // A snapshot that does not continue the entries below it replaced the log.
-                if snapshot.index > 0 && self.term_at_start != Some(snapshot.term) {
-                    self.live.clear();
-                }
-                // From here on it stands for the entry at its index; the same record may come again.
-                self.term_at_start = Some(snapshot.term);
-                self.start = Some(snapshot.clone());
-            }
-            Content::Snapshot(snapshot) => {
-                self.other_snapshot = Some((snapshot.index, snapshot.term))
-            }
-            Content::Other => {}
-            &Content::Entry { index, term } => {
-                self.term_max = self.term_max.max(term);
-                if index <= self.start_index {
-                    self.term_at_start = (index == self.start_index).then_some(term);
-                }
-                self.index.note(Point { position: fact.position, index, chain: fact.chain });
-                self.live.push(index, term, fact.position).map_err(|gap| match self.other_snapshot {
-                    Some((index, term)) if gap.found == index + 1 => Error::new(
-                        ErrorKind::Released,
-                        format!("a snapshot of index {index}, term {term} stands for the entries from {} on", gap.expected),
-                    )
-                    .at_path(path)
-                    .at_offset(fact.position.offset)
-                    .next("start there: Start::Snapshot, or --start INDEX/TERM"),
-                    _ => damaged(format!(
-                        "entry {} where {} is the next: entries are missing, unless a snapshot stands for them",
-                        gap.found, gap.expected
-                    ))
-                })?;
+    /// Takes in the next facts, which stand in the segment at `path`.
+    pub(crate) fn take(&mut self, facts: Facts, path: &Path) -> Result<()> {
+        let Facts { items, state, state_term_max, points } = facts;
+        for item in items {
+            match item {
+                Item::Entries(run) => self.entries(&run, path)?,
+                Item::Metadata { data, position } => self.metadata(data, position, path)?,
+                Item::Snapshot { snapshot, position } => self.snapshot(snapshot, position, path)?,
             }
         }
+        self.state = state.unwrap_or(self.state);
+        self.term_max = self.term_max.max(state_term_max);
+        self.index.extend(&points);
         Ok(())
+    }
+
+    fn metadata(&mut self, data: Option<Bytes>, at: Position, path: &Path) -> Result<()> {
+        // Not set is no conflict with what comes later; set is, also when it is empty.
+        if let Some(known) = &self.metadata
+            && known[..] != data.as_deref().unwrap_or_default()[..]
+        {
+            let what = "metadata differs from that of an earlier segment";
+            return Err(Error::damaged(path, at.offset, what));
+        }
+        self.metadata = data;
+        Ok(())
+    }
+
+    fn snapshot(&mut self, snapshot: Snapshot, at: Position, path: &Path) -> Result<()> {
+        if snapshot.index != self.start_index {
+            self.other_snapshot = Some((snapshot.index, snapshot.term));
+            return Ok(());
+        }
+        if snapshot.term != self.start_term {
+            let what = format!(
+                "a snapshot record at index {} has term {}, not {}",
+                snapshot.index, snapshot.term, self.start_term
+            );
+            return Err(Error::damaged(path, at.offset, what));
+        }
+        // A snapshot that does not continue the entries below it replaced the log.
+        if snapshot.index > 0 && self.term_at_start != Some(snapshot.term) {
+            self.live.clear();
+        }
+        // From here on it stands for the entry at its index; the same record may come again.
+        self.term_at_start = Some(snapshot.term);
+        self.start = Some(snapshot);
+        Ok(())
+    }
+
+    fn entries(&mut self, run: &EntryRun, path: &Path) -> Result<()> {
+        let &EntryRun { first, count, term, position } = run;
+        self.term_max = self.term_max.max(term);
+        if first <= self.start_index {
+            self.term_at_start = (run.last() >= self.start_index).then_some(term);
+        }
+        self.live.push_run(first, count, term, position).map_err(|gap| match self.other_snapshot {
+            Some((index, term)) if gap.found == index + 1 => Error::new(
+                ErrorKind::Released,
+                format!(
+                    "a snapshot of index {index}, term {term} stands for the entries from {} on",
+                    gap.expected
+                ),
+            )
+            .at_path(path)
+            .at_offset(position.offset)
+            .next("start there: Start::Snapshot, or --start INDEX/TERM"),
+            _ => Error::damaged(
+                path,
+                position.offset,
+                format!(
+                    "entry {} where {} is the next: entries are missing, unless a snapshot stands for them",
+                    gap.found, gap.expected
+                ),
+            ),
+        })
     }
 }
 
@@ -113,17 +131,17 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::format::Chain;
-    use crate::types::{Position, Seq};
+    use crate::recovery::walk::{Content, Fact};
+    use crate::types::Seq;
 
-    fn run(start: (u64, u64), facts: &[Content]) -> Result<Replay> {
+    fn run(start: (u64, u64), contents: &[Content]) -> Result<Replay> {
         let mut replay = Replay::from_snapshot(start.0, start.1);
-        for (at, content) in facts.iter().enumerate() {
+        let mut facts = Facts::default();
+        for (at, content) in contents.iter().enumerate() {
             let position = Position::new(Seq(0), at as u64 * 8);
-            replay.take(
-                &Fact { position, chain: Chain(0), content: content.clone() },
-                Path::new("0.wal"),
-            )?;
+            facts.push(Fact { position, chain: Chain(0), content: content.clone() });
         }
+        replay.take(facts, Path::new("0.wal"))?;
         Ok(replay)
     }
 

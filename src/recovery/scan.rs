@@ -1,14 +1,16 @@
 //! Reads a log from its files, without changing anything, and says what it is worth.
 
+use super::facts::{Facts, Item};
 use super::frames::Pieces;
 use super::replay::Replay;
+use super::sealed::{self, Manner, Sealed};
 use super::survey::{self, Survey};
-use super::verdict::{Behind, Facts, Row, Verdict};
-use super::walk::{Cause, Content, Fact, Heeds, SegmentEnd, Stop, Walk};
+use super::verdict::{self, Behind, Row, Verdict};
+use super::walk::{Cause, Heeds, SegmentEnd, Stop, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::mark::MARK_FRAME_BYTES;
 use crate::format::{Chain, LogId, Mark};
-use crate::io::{Access, Disk, Lane};
+use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::segment::dir::{self, SegmentFile};
 use crate::types::{Position, Snapshot, Start};
 use std::io;
@@ -62,6 +64,9 @@ enum Judge {
     AsThePrefixOfMore,
 }
 
+/// Nobody writes to sealed segments; when a log is opened, nobody waits for anything else.
+const SEALED: Manner = Manner { heeds: Heeds::All, access: Access::Read, lane: Lane::Commit };
+
 /// Reads the log from `start` to its end. Damage is an error; a torn tail is not.
 pub(crate) async fn scan<D: Disk>(
     disk: &D,
@@ -80,52 +85,44 @@ async fn judged_scan<D: Disk>(
     let (index, term) = match start {
         Start::Beginning => (0, 0),
         Start::Snapshot { index, term } => (index, term),
-        Start::LatestSnapshot => snapshots(disk, segments)
+        Start::LatestSnapshot => latest_snapshot(disk, segments)
             .await?
-            .last()
             .map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
     };
     let selected = dir::select(segments, index)?;
-    let mut walk = Walk::default();
     let mut replay = Replay::from_snapshot(index, term);
     let (newest, sealed) = selected.split_last().expect("select gives at least one segment");
-    for segment in sealed {
-        let file = open(disk, &segment.path, Access::Read).await?;
-        let mut pieces = Pieces::new(&file, &segment.path)?;
-        let end = walk
-            .segment(&mut pieces, segment.name.seq, &segment.path, |fact| {
-                replay.take(&fact, &segment.path)
-            })
-            .await?;
-        match end {
-            SegmentEnd::Stop(stop) => {
-                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
-            }
-            // The head of the next one would be believed whatever its chain says.
-            SegmentEnd::End { offset: 0 } => {
-                let what = "a segment that another one follows has no records";
-                return Err(Error::damaged(&segment.path, 0, what));
-            }
-            SegmentEnd::End { .. } => {}
-        }
+    let mut sealed = Sealed::new(disk, sealed, SEALED, Walk::default());
+    while let Some(part) = sealed.next().await {
+        replay.take(part.facts, &part.segment.path)?;
+        sealed::judge(part.segment, &part.end?)?;
     }
+    let mut walk = sealed.walk;
 
     let (file, read_direct) = open_newest(disk, &newest.path).await?;
     let mut pieces = Pieces::new(&file, &newest.path)?;
-    let seq = newest.name.seq;
-    let segment_end = walk
-        .segment(&mut pieces, seq, &newest.path, |fact| replay.take(&fact, &newest.path))
-        .await?;
+    let (seq, mut from) = (newest.name.seq, 0);
+    let segment_end = loop {
+        let mut facts = Facts::default();
+        let end = walk.segment(&mut pieces, seq, &newest.path, from, &mut facts).await;
+        replay.take(facts, &newest.path)?;
+        match end? {
+            SegmentEnd::Pause { offset } => from = offset,
+            end => break end,
+        }
+    };
     let (end, chain, stop) = match segment_end {
-        SegmentEnd::End { offset } => (Position::new(seq, offset), walk.chain, None),
         SegmentEnd::Stop(stop) => (stop.unit, stop.chain, Some(stop)),
+        SegmentEnd::End { offset } | SegmentEnd::Pause { offset } => {
+            (Position::new(seq, offset), walk.chain, None)
+        }
     };
     let survey = survey::behind(&mut pieces, end, walk.log_id).await?;
     let unwritten = match &stop {
         Some(stop) => survey::is_unwritten(&mut pieces, stop.extent.clone()).await?,
         None => false,
     };
-    let row = Row::of(&Facts {
+    let row = Row::of(&verdict::Facts {
         headless: end.offset == 0,
         sealed: false,
         proven: survey.proof.is_some(),
@@ -224,8 +221,10 @@ async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> 
 async fn log_id_of_heads<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<Option<LogId>> {
     for segment in segments.iter().rev() {
         let file = open(disk, &segment.path, Access::Read).await?;
-        let mut pieces = Pieces::new(&file, &segment.path)?;
-        let head = pieces.bytes(0, MARK_FRAME_BYTES).await?;
+        // Of a log of etcd's there may be many: no more of each than it takes.
+        const _: () = assert!(MARK_FRAME_BYTES <= BLOCK_BYTES as u64);
+        let head = file.read_at(0, BLOCK_BYTES).await;
+        let head = head.map_err(|error| Error::io("reading", &segment.path, error).at_offset(0))?;
         let mark = Mark::in_frame(&head);
         if let Some(mark) = mark.filter(|m| m.counts(None, Position::new(segment.name.seq, 0))) {
             return Ok(Some(mark.log_id));
@@ -238,7 +237,7 @@ async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File>
     disk.open(path, access, Lane::Commit).await.map_err(|error| Error::io("opening", path, error))
 }
 
-fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
+pub(super) fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
     let reason = match stop.cause {
         // Its own bytes may be sound: what is missing is what it continues.
         Cause::Chain { .. } if stop.offset == 0 => {
@@ -273,34 +272,104 @@ pub(crate) async fn snapshots<D: Disk>(
     disk: &D,
     segments: &[SegmentFile],
 ) -> Result<Vec<Snapshot>> {
-    let mut walk = Walk { heeds: Heeds::StatesAndSnapshots, ..Walk::default() };
+    let mut found = Vec::new();
     let mut commit = 0;
-    let mut found: Vec<Snapshot> = Vec::new();
-    for (at, segment) in segments.iter().enumerate() {
-        let newest = at + 1 == segments.len();
-        let file = match newest {
-            true => open_newest(disk, &segment.path).await?.0,
-            false => open(disk, &segment.path, Access::Read).await?,
-        };
-        let mut pieces = Pieces::new(&file, &segment.path)?;
-        let take = |fact: Fact| {
-            match fact.content {
-                Content::State(state) => commit = state.commit,
-                Content::Snapshot(snapshot) => found.push(snapshot),
-                _ => {}
-            }
-            Ok(())
-        };
-        let end = walk.segment(&mut pieces, segment.name.seq, &segment.path, take).await?;
-        match end {
-            // The newest one is judged when it is read for good.
-            SegmentEnd::Stop(stop) if !newest => {
-                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
-            }
-            // One that is empty was not needed, or is judged then.
-            _ => {}
+    let mut take = |facts: Facts| {
+        commit = facts.state.map_or(commit, |state| state.commit);
+        found.extend(snapshots_of(facts));
+    };
+    let Some((newest, sealed)) = segments.split_last() else {
+        return Ok(found);
+    };
+    let walk = Walk::heeding(STATES_AND_SNAPSHOTS.heeds);
+    let mut sealed = Sealed::new(disk, sealed, STATES_AND_SNAPSHOTS, walk);
+    while let Some(part) = sealed.next().await {
+        take(part.facts);
+        if let stop @ SegmentEnd::Stop(_) = part.end? {
+            sealed::judge(part.segment, &stop)?;
         }
+        // One that is empty was not needed, or is judged when the log is read for good.
     }
+    take(facts_of_newest(disk, newest, sealed.walk).await?);
     found.retain(|snapshot| snapshot.index <= commit);
     Ok(found)
+}
+
+const STATES_AND_SNAPSHOTS: Manner = Manner { heeds: Heeds::StatesAndSnapshots, ..SEALED };
+
+fn snapshots_of(facts: Facts) -> impl Iterator<Item = Snapshot> {
+    facts.items.into_iter().filter_map(|item| match item {
+        Item::Snapshot { snapshot, .. } => Some(snapshot),
+        Item::Entries(_) | Item::Metadata { .. } => None,
+    })
+}
+
+/// What the newest segment says as far as it is sound. Where that ends is judged when it is read for good.
+async fn facts_of_newest<D: Disk>(disk: &D, newest: &SegmentFile, mut walk: Walk) -> Result<Facts> {
+    let file = open_newest(disk, &newest.path).await?.0;
+    let mut pieces = Pieces::new(&file, &newest.path)?;
+    let (seq, mut facts, mut from) = (newest.name.seq, Facts::default(), 0);
+    loop {
+        let mut more = Facts::default();
+        let end = walk.segment(&mut pieces, seq, &newest.path, from, &mut more).await?;
+        facts.append(more);
+        match end {
+            SegmentEnd::Pause { offset } => from = offset,
+            SegmentEnd::End { .. } | SegmentEnd::Stop(_) => return Ok(facts),
+        }
+    }
+}
+
+/// The last of [`snapshots`], found from the end.
+///
+/// The commit index is that of the last hard state, and every segment repeats that in its head: so it is known from the
+/// newest segment, or from one not far before it where no head has any. From there on back the first segment with a
+/// snapshot record that it covers ends the search. What lies before that is not read, and not judged.
+pub(super) async fn latest_snapshot<D: Disk>(
+    disk: &D,
+    segments: &[SegmentFile],
+) -> Result<Option<Snapshot>> {
+    let Manner { heeds, .. } = STATES_AND_SNAPSHOTS;
+    let mut commit = None;
+    // In the order of their bytes, as long as the commit index is not known.
+    let mut found: Vec<Snapshot> = Vec::new();
+    for (at, segment) in segments.iter().enumerate().rev() {
+        let facts = match at + 1 == segments.len() {
+            true => facts_of_newest(disk, segment, Walk::from_unknown(heeds)).await?,
+            false => facts_of_sealed(disk, segment, at == 0).await?,
+        };
+        commit = commit.or(facts.state.map(|state| state.commit));
+        found.splice(0..0, snapshots_of(facts));
+        if let Some(commit) = commit {
+            found.retain(|snapshot| snapshot.index <= commit);
+            if !found.is_empty() {
+                return Ok(found.pop());
+            }
+        }
+    }
+    // Without any hard state nothing is committed.
+    found.retain(|snapshot| snapshot.index == 0);
+    Ok(found.pop())
+}
+
+/// What a sealed segment says of states and snapshots, whatever comes before it.
+async fn facts_of_sealed<D: Disk>(disk: &D, segment: &SegmentFile, first: bool) -> Result<Facts> {
+    let manner = STATES_AND_SNAPSHOTS;
+    let mut walk = Walk::from_unknown(manner.heeds);
+    let (mut facts, mut from) = (Facts::default(), 0);
+    loop {
+        let digest = sealed::walk(disk, segment, manner, walk, from).await?;
+        walk = digest.walk;
+        facts.append(digest.facts);
+        match digest.end? {
+            SegmentEnd::Pause { offset } => from = offset,
+            SegmentEnd::End { .. } => return Ok(facts),
+            SegmentEnd::Stop(mut stop) => {
+                if walk.lacks_head() && !first && stop.offset == 0 {
+                    stop.cause = Cause::NoHead;
+                }
+                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
+            }
+        }
+    }
 }

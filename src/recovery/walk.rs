@@ -4,16 +4,21 @@
 //! so that a cut always falls on a whole group; facts outside of groups (a log of etcd's, or a tail that etcd
 //! appended) are given out one by one. The walk stops at the first thing that is not sound and says where the
 //! unit it belongs to starts; what that means is for [`verdict`](super::verdict) to say.
+//!
+//! A segment says in its head what chain it continues. So it can be walked before those in front of it, by a walk that
+//! takes its word for it ([`Walk::from_unknown`]); whether it was right is seen when their end is known
+//! ([`Walk::follows`]).
 
-use super::frames::{BrokenFrame, Found, Pieces};
+use super::facts::{Checkpoint, Facts};
+use super::frames::{BrokenFrame, Found, Pieces, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::decode::{self, RawRecord};
 use crate::format::frame::LENGTH_FIELD_BYTES;
 use crate::format::mark::NotAMark;
 use crate::format::{Chain, LogId, Mark, RecordType, Shape};
-use crate::io::DiskFile;
 use crate::types::{HardState, INDEXES, Position, Seq, Snapshot};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -46,6 +51,10 @@ pub(crate) enum Content {
 pub(crate) enum SegmentEnd {
     /// No more records: a zero length field, or the end of the file.
     End {
+        offset: u64,
+    },
+    /// There may be more: the facts are to be taken first. No group is open here.
+    Pause {
         offset: u64,
     },
     Stop(Stop),
@@ -118,6 +127,9 @@ pub(crate) enum Heeds {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Walk {
     pub heeds: Heeds,
+    head: Head,
+    /// A record was walked over that is no crc record, or a group.
+    moved: bool,
     pub chain: Chain,
     /// A crc record was walked over: the next one has to continue the chain, also where that is 0.
     pub chained: bool,
@@ -131,20 +143,36 @@ pub(crate) struct Walk {
     pub ends_in_group: bool,
 }
 
+/// What a walk knows of the chain where it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Head {
+    /// It comes from the segment before, or there is none.
+    #[default]
+    Known,
+    /// The crc record there will say it.
+    Unknown,
+    /// It has.
+    Says(Chain),
+    /// It is known, and nothing but the head is to be walked through.
+    Alone,
+}
+
 struct OpenGroup {
     mark: Mark,
     start: u64,
     end: u64,
     chain_before: Chain,
     shape: Shape,
-    facts: Vec<Fact>,
+    records: u64,
+    /// Before its first record.
+    checkpoint: Checkpoint,
 }
 
 impl OpenGroup {
     /// Whether the records are those that the mark says, now that they reach to `offset`.
     fn is_complete(&self, offset: u64) -> bool {
         offset == self.end
-            && self.facts.len() as u64 == u64::from(self.mark.records)
+            && self.records == u64::from(self.mark.records)
             && self.shape == self.mark.shape
     }
 
@@ -163,20 +191,87 @@ pub(crate) fn extent_of(mark: &Mark, start: u64) -> Range<u64> {
 }
 
 impl Walk {
-    /// Walks through one segment from its start and hands the facts on in order.
-    pub(crate) async fn segment<F: DiskFile>(
+    /// A walk through a log from its start.
+    pub(crate) fn heeding(heeds: Heeds) -> Walk {
+        Walk { heeds, ..Walk::default() }
+    }
+
+    /// A walk through a segment of which is not known what comes before it.
+    pub(crate) fn from_unknown(heeds: Heeds) -> Walk {
+        Walk { heeds, head: Head::Unknown, ..Walk::default() }
+    }
+
+    /// The segment that this walk began with does not begin with a crc record.
+    pub(crate) fn lacks_head(&self) -> bool {
+        self.head == Head::Unknown
+    }
+
+    /// A walk that goes on after `before`, and pauses behind the first record, or group.
+    pub(crate) fn through_head(before: &Walk) -> Walk {
+        Walk { head: Head::Alone, ..before.clone() }
+    }
+
+    /// Goes on from here as a walk that knows what came before.
+    pub(crate) fn known(self) -> Walk {
+        Walk { head: Head::Known, ..self }
+    }
+
+    /// Whether this walk, which was [from unknown](Self::from_unknown), would have been the same after `before`. If not, it
+    /// says nothing; if it is, it goes on as that.
+    pub(crate) fn follows(&mut self, before: &Walk) -> bool {
+        let Head::Says(chain) = self.head else {
+            return false;
+        };
+        let continues = before.chained || before.chain != Chain(0);
+        let other_log =
+            self.log_id.is_some() && before.log_id.is_some_and(|id| Some(id) != self.log_id);
+        if !self.moved || (continues && chain != before.chain) || other_log {
+            return false;
+        }
+        self.head = Head::Known;
+        self.log_id = self.log_id.or(before.log_id);
+        self.last_mark = self.last_mark.or(before.last_mark);
+        self.proven = self.proven.max(before.proven);
+        true
+    }
+
+    /// Walks through one segment, from `from` on: its start, or where this walk paused. Of a group that is not whole, no
+    /// fact is left. After an error `facts` are those before it.
+    pub(crate) async fn segment<S: Source>(
         &mut self,
-        pieces: &mut Pieces<'_, F>,
+        pieces: &mut Pieces<'_, S>,
         seq: Seq,
         path: &Path,
-        mut on_fact: impl FnMut(Fact) -> Result<()>,
+        from: u64,
+        facts: &mut Facts,
     ) -> Result<SegmentEnd> {
-        let mut offset = 0;
         let mut group: Option<OpenGroup> = None;
+        let end = self.units(pieces, (seq, path), from, facts, &mut group).await;
+        if let Some(open) = &group {
+            facts.roll_back(&open.checkpoint, Position::new(seq, open.start));
+        }
+        end
+    }
+
+    /// Leaves the group that is open where the walk ends.
+    async fn units<S: Source>(
+        &mut self,
+        pieces: &mut Pieces<'_, S>,
+        (seq, path): (Seq, &Path),
+        from: u64,
+        facts: &mut Facts,
+        group: &mut Option<OpenGroup>,
+    ) -> Result<SegmentEnd> {
+        let mut offset = from;
         loop {
-            let found = pieces.frame(offset).await?;
+            let enough = facts.are_many() || (self.head == Head::Alone && offset > 0);
+            if group.is_none() && enough {
+                return Ok(SegmentEnd::Pause { offset });
+            }
+            let look = pieces.look(offset).await?;
             let here = offset;
-            let stop = |walk: &Walk, group: Option<&OpenGroup>, cause, extent: Range<u64>| {
+            let stop = |walk: &Walk, group: &Option<OpenGroup>, cause, extent: Range<u64>| {
+                let group = group.as_ref();
                 let start = group.map_or(here, |g| g.start);
                 SegmentEnd::Stop(Stop {
                     unit: Position::new(seq, start),
@@ -186,18 +281,22 @@ impl Walk {
                     extent: group.map_or(extent, OpenGroup::extent),
                 })
             };
-            let (record, bytes) = match found {
+            let (record, bytes) = match pieces.found(look) {
                 Found::Record { record, bytes } => (record, bytes),
                 Found::End if group.is_none() => return Ok(SegmentEnd::End { offset }),
-                Found::End => return Ok(stop(self, group.as_ref(), Cause::Group, 0..0)),
+                Found::End => return Ok(stop(self, group, Cause::Group, 0..0)),
                 Found::Broken(broken) => {
                     let extent = broken_extent(offset, &broken);
-                    return Ok(stop(self, group.as_ref(), Cause::Frame(broken), extent));
+                    return Ok(stop(self, group, Cause::Frame(broken), extent));
                 }
             };
             let position = Position::new(seq, offset);
             let body = offset + LENGTH_FIELD_BYTES as u64..offset + bytes;
             if record.record_type == RecordType::Crc as i64 {
+                if offset == 0 && self.head == Head::Unknown {
+                    (self.chain, self.chained) = (Chain(record.crc), true);
+                    self.head = Head::Says(self.chain);
+                }
                 let chain_before = self.chain;
                 // A fresh decoder has 0 and takes what it finds. etcd's also takes it when it has come to 0, and so
                 // does not see that a segment was cut off behind its first record.
@@ -205,63 +304,65 @@ impl Walk {
                 if continues && self.chain.0 != record.crc {
                     let cause = Cause::Chain { stored: record.crc, computed: self.chain.0 };
                     // Not torn in etcd's eyes, whatever it looks like.
-                    return Ok(stop(self, group.as_ref(), cause, 0..0));
+                    return Ok(stop(self, group, cause, 0..0));
                 }
                 self.chain = Chain(record.crc);
                 self.chained = true;
                 if group.is_none() && record.data.is_some() {
-                    let Some(mark) = self.mark(&record, position, path)? else {
+                    let Some(mark) = self.mark(record.data.as_deref(), position, path)? else {
                         self.chain = chain_before;
-                        return Ok(stop(self, None, Cause::NotAMark, body));
+                        return Ok(stop(self, group, Cause::NotAMark, body));
                     };
-                    group = Some(OpenGroup {
+                    *group = Some(OpenGroup {
                         mark,
                         start: offset,
                         end: offset.saturating_add(mark.group_bytes),
                         chain_before,
                         shape: Shape::default(),
-                        facts: Vec::new(),
+                        records: 0,
+                        checkpoint: facts.checkpoint(),
                     });
                 }
             } else {
                 if offset == 0 && self.chain != Chain(0) {
-                    return Ok(stop(self, None, Cause::NoHead, 0..0));
+                    return Ok(stop(self, group, Cause::NoHead, 0..0));
                 }
                 let chain = self.chain.after(record.data.as_deref().unwrap_or_default());
                 if chain.0 != record.crc {
                     let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };
-                    return Ok(stop(self, group.as_ref(), cause, body));
+                    return Ok(stop(self, group, cause, body));
                 }
                 let (record_type, content) = content(record, self.heeds, path, offset)?;
-                let fact = Fact { position, chain: self.chain, content };
+                facts.push(Fact { position, chain: self.chain, content });
                 self.chain = chain;
-                match &mut group {
+                match group {
                     Some(group) => {
                         group.shape = group.shape.with(record_type);
-                        group.facts.push(fact);
+                        group.records += 1;
                     }
                     None => {
                         self.ends_in_group = false;
-                        on_fact(fact)?;
+                        self.moved = true;
                     }
                 }
             }
             offset += bytes;
-            if let Some(open) = group.take_if(|group| offset >= group.end) {
+            if let Some(open) = group.as_ref().filter(|group| offset >= group.end) {
                 if !open.is_complete(offset) {
-                    return Ok(stop(self, Some(&open), Cause::Group, 0..0));
+                    return Ok(stop(self, group, Cause::Group, 0..0));
                 }
                 self.ends_in_group = true;
+                self.moved = true;
                 self.last_mark = Some(open.mark);
                 self.proven = self.proven.max(open.mark.durable);
-                open.facts.into_iter().try_for_each(&mut on_fact)?;
+                *group = None;
             }
         }
     }
 
     /// The mark in a crc record, if it holds one that counts.
-    fn mark(&mut self, record: &RawRecord, at: Position, path: &Path) -> Result<Option<Mark>> {
-        let Some(data) = &record.data else {
+    fn mark(&mut self, data: Option<&[u8]>, at: Position, path: &Path) -> Result<Option<Mark>> {
+        let Some(data) = data else {
             return Ok(None);
         };
         match Mark::from_bytes(data) {
@@ -296,7 +397,12 @@ fn broken_extent(offset: u64, broken: &BrokenFrame) -> Range<u64> {
 }
 
 /// A checksum that fits says that this is what was written. So what does not parse now never did: damage.
-fn content(record: RawRecord, heeds: Heeds, path: &Path, offset: u64) -> Result<(i64, Content)> {
+fn content(
+    record: RawRecord<Cow<'_, [u8]>>,
+    heeds: Heeds,
+    path: &Path,
+    offset: u64,
+) -> Result<(i64, Content)> {
     let damaged = |what: String| Error::damaged(path, offset, what);
     let known = RecordType::from_number(record.record_type);
     let heeded = matches!(known, Some(RecordType::State | RecordType::Snapshot));
@@ -309,21 +415,21 @@ fn content(record: RawRecord, heeds: Heeds, path: &Path, offset: u64) -> Result<
     let bad = |why: decode::BadPayload| {
         damaged(format!("the {} record does not parse: {why}", record_type.name()))
     };
+    let data = record.data.as_deref();
     let content = match record_type {
-        RecordType::Metadata => Content::Metadata(record.data),
+        RecordType::Metadata => Content::Metadata(data.map(Bytes::copy_from_slice)),
         RecordType::Entry => {
-            let entry = decode::entry(record.data).map_err(bad)?;
-            if !INDEXES.contains(&entry.index) {
-                return Err(damaged(format!(
-                    "an entry of index {}: no log holds one",
-                    entry.index
-                )));
+            let (index, term) = decode::entry_numbers(data.unwrap_or_default()).map_err(bad)?;
+            if !INDEXES.contains(&index) {
+                return Err(damaged(format!("an entry of index {index}: no log holds one")));
             }
-            Content::Entry { index: entry.index, term: entry.term }
+            Content::Entry { index, term }
         }
-        RecordType::State => Content::State(decode::state(record.data).map_err(bad)?),
+        RecordType::State => {
+            Content::State(decode::state_in(data.unwrap_or_default()).map_err(bad)?)
+        }
         RecordType::Snapshot => {
-            let snapshot = decode::snapshot(record.data).map_err(bad)?;
+            let snapshot = decode::snapshot_in(data.unwrap_or_default()).map_err(bad)?;
             if snapshot.index > *INDEXES.end() {
                 let index = snapshot.index;
                 return Err(damaged(format!("a snapshot at index {index}: no log gets there")));

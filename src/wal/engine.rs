@@ -19,6 +19,7 @@ use crate::options::Options;
 use crate::read::serve::{self, ReadRequest};
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
+use crate::recovery::verify::{self, VerifyRequest};
 use crate::segment::active::Active;
 use crate::segment::dir;
 use crate::segment::method::{Method, Prealloc};
@@ -44,6 +45,8 @@ const OPEN_ZERO_BYTES_MAX: u64 = 32 << 20;
 pub(crate) struct Shared {
     pub queue: Arc<Queue>,
     pub reads: Arc<Inbox<ReadRequest>>,
+    pub verifications: Arc<Inbox<VerifyRequest>>,
+    pub dir: PathBuf,
     pub metrics: Arc<Metrics>,
     watermark: OnceLock<Watermark>,
     /// Why the submission thread is gone.
@@ -70,6 +73,8 @@ impl Shared {
         self.queue.desert(error);
         let reads = self.reads.desert(error.clone());
         reads.into_iter().for_each(|read| unharmed(|| drop(read)));
+        let verifications = self.verifications.desert(error.clone());
+        verifications.into_iter().for_each(|request| unharmed(|| drop(request)));
         if let Some(watermark) = self.watermark.get() {
             watermark.end(error);
         }
@@ -117,6 +122,8 @@ pub(crate) fn job(
     let shared = Arc::new(Shared {
         queue: Arc::new(Queue::new(options.queue_limits())),
         reads: Arc::new(Inbox::new()),
+        verifications: Arc::new(Inbox::new()),
+        dir: dir.to_owned(),
         metrics: Arc::default(),
         watermark: OnceLock::new(),
         gone: OnceLock::new(),
@@ -237,6 +244,7 @@ impl OnDisk for Job {
         let direct = method.is_none_or(|method| method.direct);
         let (reads, metrics) = (Arc::clone(&shared.reads), Arc::clone(&shared.metrics));
         disk.spawn(serve::serve(disk.clone(), reads, metrics, direct));
+        disk.spawn(verify::serve(disk.clone(), Arc::clone(&shared.verifications)));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
         let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
         match committer {

@@ -16,7 +16,7 @@ use std::path::Path;
 /// It shows the log as it was when it was opened, and changes nothing on disk. A torn tail is passed over.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    wal: Wal,
+    pub(super) wal: Wal,
 }
 
 impl Reader {

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::io::fill::Fill;
 use crate::io::pool::{Lease, Pool};
 use crate::io::zeros::Zeros;
 use crate::io::{
-    Access, AlignedBuf, DirEntry, Disk, DiskConfig, DiskFile, Geometry, Lane, Persist,
+    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskConfig, DiskFile, Geometry, Lane, Persist,
 };
 
 /// The disk of one life of the simulated process: after a kill or a power loss its operations fail.
@@ -118,6 +119,11 @@ impl Disk for SimDisk {
         ready()
     }
 
+    fn offload_max(&self) -> usize {
+        // Not that of the machine that the test happens to run on: a seed repeats anywhere.
+        2
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         // A dead process starts nothing.
         if self.process.is_alive() {
@@ -213,6 +219,21 @@ impl DiskFile for SimFile {
         Ok(buf)
     }
 
+    async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn BlockingFile) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let file = BlockingReads { file: self, latency: Cell::default(), halted: Cell::new(false) };
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(&file)));
+        let executor = &self.process.shared.executor;
+        if file.halted.get() {
+            executor.halt();
+            std::future::pending::<()>().await;
+        }
+        executor.sleep_until(executor.now() + file.latency.get()).await;
+        outcome.map_err(|_| io::Error::other("offloaded work panicked"))
+    }
+
     async fn write_at(
         &self,
         buf: Self::Buf,
@@ -284,6 +305,48 @@ impl DiskFile for SimFile {
         self.process.check_alive()?;
         self.process.shared.model.borrow().len(self.description)
     }
+}
+
+/// A file in the hands of offloaded work. Its reads are operations as others are, but nothing can wait for them: what
+/// time they take is slept through afterwards, and if the simulation is to stop before one, the rest of the work is for
+/// nothing.
+struct BlockingReads<'a> {
+    file: &'a SimFile,
+    latency: Cell<Duration>,
+    halted: Cell<bool>,
+}
+
+impl BlockingFile for BlockingReads<'_> {
+    fn len(&self) -> io::Result<u64> {
+        DiskFile::len(self.file)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let SimFile { process, description, path, direct, .. } = self.file;
+        process.check_alive()?;
+        if self.halted.get() {
+            return Err(io::Error::other("the simulation has stopped"));
+        }
+        let detail = format!("offset={offset} len={} offloaded", buf.len());
+        let direct_end = if direct.get() { Some(self.len()?) } else { None };
+        let mut fill = Fill::new(offset, buf.len(), direct_end);
+        let now = process.shared.executor.now();
+        let admission = process.shared.faults.borrow_mut().admit(OpKind::Read, path, detail, now);
+        let Some(admission) = admission else {
+            self.halted.set(true);
+            return Err(io::Error::other("the simulation has stopped"));
+        };
+        self.latency.set(self.latency.get() + admission.latency);
+        if let Some(errno) = admission.error {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let bytes = process.shared.model.borrow().read(*description, offset, buf.len())?;
+        fill.advance(bytes.len())?;
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn will_need(&self, _offset: u64, _len: u64) {}
 }
 
 /// One life of the simulated process.

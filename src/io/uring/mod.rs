@@ -49,6 +49,7 @@ use self::buffers::Buffers;
 use self::in_flight::InFlight;
 pub(super) use self::ops::UringDisk;
 use self::timer::Timers;
+use super::offload::Helpers;
 use super::start::{DiskConfig, OnDisk};
 use super::zeros::Zeros;
 
@@ -84,6 +85,7 @@ struct Shared {
     buffers: Buffers,
     in_flight: InFlight,
     zeros: Zeros,
+    helpers: Helpers,
     timers: Timers,
     tasks: RefCell<JoinSet<()>>,
     start: Instant,
@@ -120,6 +122,7 @@ impl UringRuntime {
                 buffers,
                 in_flight: InFlight::default(),
                 zeros: Zeros::default(),
+                helpers: Helpers::default(),
                 timers: Timers::default(),
                 tasks: RefCell::default(),
                 start: Instant::now(),
@@ -147,6 +150,7 @@ impl Drop for UringRuntime {
             }
             self.shared.in_flight.until_none().await;
         });
+        self.shared.helpers.stop();
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `read_at` | `READ` into memory of its own |
 //! | `sync_data`, `allocate`, `zero_range` | `FSYNC` with `DATASYNC`, `FALLOCATE`; the kernel runs them on its workers |
 //! | `open`, `rename`, `remove_file` | `OPENAT`, `RENAMEAT`, `UNLINKAT` |
+//! | `offload` | plain reads, on helper threads |
 //! | `sync_dir` | plain open (the directory is in the cache), then `FSYNC` |
 //! | `sleep` | `TIMEOUT` if short (`timer.rs`), else tokio's timer |
 //! | all others | plain calls: rare, short, or not in tokio-uring |
@@ -33,7 +34,8 @@ use super::in_flight::Loan;
 use super::{Shared, timer, write};
 use crate::io::fill::Fill;
 use crate::io::{
-    Access, AlignedBuf, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry, plain,
+    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry,
+    plain,
 };
 
 /// The longest single read: the ring's lengths have 32 bits, and the kernel cuts at 2 GiB.
@@ -176,6 +178,15 @@ impl DiskFile for UringFile {
         }
         buf.truncate(fill.filled());
         Ok(buf)
+    }
+
+    async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn BlockingFile) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        // Another descriptor of the same description: the helper's may outlast ours.
+        let file = std::fs::File::from(self.fd().try_clone_to_owned()?);
+        self.disk.helpers.run(std::sync::Arc::new(file), self.direct.get(), work).await
     }
 
     async fn write_at(
