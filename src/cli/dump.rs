@@ -290,10 +290,10 @@ impl Job<'_> {
                 Ok(entry) if !self.args.wants_entry(&entry) => return Ok(()),
                 entry => entry.map(|entry| self.entry(&entry)),
             },
-            Some(RecordType::State) => decode::state(data).map(
+            Some(RecordType::State) => decode::state(&data.unwrap_or_default()).map(
                 |state| json!({"term": state.term, "vote": state.vote, "commit": state.commit}),
             ),
-            Some(RecordType::Snapshot) => decode::snapshot(data).map(|snapshot| {
+            Some(RecordType::Snapshot) => decode::snapshot(&data.unwrap_or_default()).map(|snapshot| {
                 let conf_state = snapshot.conf_state.as_ref().map(conf_state);
                 json!({"index": snapshot.index, "term": snapshot.term, "conf_state": conf_state})
             }),

@@ -194,12 +194,7 @@ fn any_entry(bytes: Bytes) -> Result<Entry, BadPayload> {
 }
 
 /// The data of a hard state record.
-pub(crate) fn state(data: Option<Bytes>) -> Result<HardState, BadPayload> {
-    state_in(&data.unwrap_or_default())
-}
-
-/// As [`state`].
-pub(crate) fn state_in(data: &[u8]) -> Result<HardState, BadPayload> {
+pub(crate) fn state(data: &[u8]) -> Result<HardState, BadPayload> {
     let state = raftpb::HardState::decode(data)?;
     Ok(HardState {
         term: state.term.unwrap_or(0),
@@ -209,12 +204,7 @@ pub(crate) fn state_in(data: &[u8]) -> Result<HardState, BadPayload> {
 }
 
 /// The data of a snapshot record.
-pub(crate) fn snapshot(data: Option<Bytes>) -> Result<Snapshot, BadPayload> {
-    snapshot_in(&data.unwrap_or_default())
-}
-
-/// As [`snapshot`].
-pub(crate) fn snapshot_in(data: &[u8]) -> Result<Snapshot, BadPayload> {
+pub(crate) fn snapshot(data: &[u8]) -> Result<Snapshot, BadPayload> {
     let snapshot = walpb::Snapshot::decode(data)?;
     Ok(Snapshot {
         index: snapshot.index.unwrap_or(0),
@@ -240,8 +230,8 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = record(bytes.clone());
             let _ = entry(Some(bytes.clone()));
-            let _ = state(Some(bytes.clone()));
-            let _ = snapshot(Some(bytes));
+            let _ = state(&bytes);
+            let _ = snapshot(&bytes);
         }
 
         #[test]

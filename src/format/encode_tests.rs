@@ -50,8 +50,10 @@ fn content(record: &decode::RawRecord) -> Record {
     match RecordType::from_number(record.record_type).unwrap() {
         RecordType::Metadata => Record::Metadata(data),
         RecordType::Entry => Record::Entry(decode::entry(data).unwrap()),
-        RecordType::State => Record::State(decode::state(data).unwrap()),
-        RecordType::Snapshot => Record::Snapshot(decode::snapshot(data).unwrap()),
+        RecordType::State => Record::State(decode::state(&data.unwrap_or_default()).unwrap()),
+        RecordType::Snapshot => {
+            Record::Snapshot(decode::snapshot(&data.unwrap_or_default()).unwrap())
+        }
         RecordType::Crc => panic!("a crc record is no content"),
     }
 }

@@ -124,8 +124,10 @@ impl Frame {
         Some(match RecordType::from_number(self.record_type)? {
             RecordType::Metadata => Record::Metadata(data),
             RecordType::Entry => Record::Entry(decode::entry(data).ok()?),
-            RecordType::State => Record::State(decode::state(data).ok()?),
-            RecordType::Snapshot => Record::Snapshot(decode::snapshot(data).ok()?),
+            RecordType::State => Record::State(decode::state(&data.unwrap_or_default()).ok()?),
+            RecordType::Snapshot => {
+                Record::Snapshot(decode::snapshot(&data.unwrap_or_default()).ok()?)
+            }
             RecordType::Crc => return None,
         })
     }

@@ -13,8 +13,11 @@ use crate::format::{Chain, LogId, Mark};
 use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::segment::dir::{self, SegmentFile};
 use crate::types::{Position, Snapshot, Start};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A log as its files show it.
@@ -67,6 +70,9 @@ enum Judge {
 /// Nobody writes to sealed segments; when a log is opened, nobody waits for anything else.
 const SEALED: Manner = Manner { heeds: Heeds::All, access: Access::Read, lane: Lane::Commit };
 
+/// What was not synced is only believed if the disk has it.
+const NEWEST: Manner = Manner { access: Access::ReadDirect, ..SEALED };
+
 /// Reads the log from `start` to its end. Damage is an error; a torn tail is not.
 pub(crate) async fn scan<D: Disk>(
     disk: &D,
@@ -92,19 +98,46 @@ async fn judged_scan<D: Disk>(
     let selected = dir::select(segments, index)?;
     let mut replay = Replay::from_snapshot(index, term);
     let (newest, sealed) = selected.split_last().expect("select gives at least one segment");
+    let ahead = async {
+        match sealed {
+            [] => None,
+            _ => Some(sealed::walk(disk, newest, NEWEST, Walk::from_unknown(Heeds::All), 0).await),
+        }
+    };
     let mut sealed = Sealed::new(disk, sealed, SEALED, Walk::default());
-    while let Some(part) = sealed.next().await {
-        replay.take(part.facts, &part.segment.path)?;
-        sealed::judge(part.segment, &part.end?)?;
-    }
-    let mut walk = sealed.walk;
+    let through_sealed = async {
+        while let Some(part) = sealed.next().await {
+            replay.take(part.facts, &part.segment.path)?;
+            sealed::judge(part.segment, &part.end?)?;
+        }
+        Ok::<_, Error>(sealed.walk)
+    };
+    let (walk, ahead) = both(through_sealed, ahead).await;
+    let mut walk = walk?;
 
     let (file, read_direct) = open_newest(disk, &newest.path).await?;
     let mut pieces = Pieces::new(&file, &newest.path)?;
     let (seq, mut from) = (newest.name.seq, 0);
+    // Unless it was walked through already, from what is known now.
+    let mut ahead = match ahead.transpose()? {
+        Some(mut digest) => match digest.end {
+            Err(error) if sealed::is_of_the_system(&error) => return Err(error),
+            end => digest.walk.follows(&walk).then_some((digest.walk, digest.facts, end)),
+        },
+        None => None,
+    };
     let segment_end = loop {
-        let mut facts = Facts::default();
-        let end = walk.segment(&mut pieces, seq, &newest.path, from, &mut facts).await;
+        let (facts, end) = match ahead.take() {
+            Some((walked, facts, end)) => {
+                walk = walked;
+                (facts, end)
+            }
+            None => {
+                let mut facts = Facts::default();
+                let end = walk.segment(&mut pieces, seq, &newest.path, from, &mut facts).await;
+                (facts, end)
+            }
+        };
         replay.take(facts, &newest.path)?;
         match end? {
             SegmentEnd::Pause { offset } => from = offset,
@@ -167,6 +200,32 @@ async fn judged_scan<D: Disk>(
         stop,
         read_direct,
     })
+}
+
+/// Waits for two at the same time.
+async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut of_a, mut of_b) = (None, None);
+    poll_fn(|context| {
+        if of_a.is_none()
+            && let Poll::Ready(outcome) = a.as_mut().poll(context)
+        {
+            of_a = Some(outcome);
+        }
+        if of_b.is_none()
+            && let Poll::Ready(outcome) = b.as_mut().poll(context)
+        {
+            of_b = Some(outcome);
+        }
+        match (of_a.take(), of_b.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (of_a, of_b) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// A log that still changes after this many looks is being written.

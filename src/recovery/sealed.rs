@@ -105,7 +105,7 @@ pub(crate) fn judge(segment: &SegmentFile, end: &SegmentEnd) -> Result<()> {
 }
 
 /// Not a finding of the walk.
-fn is_of_the_system(error: &Error) -> bool {
+pub(super) fn is_of_the_system(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 

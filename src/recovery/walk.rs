@@ -425,11 +425,9 @@ fn content(
             }
             Content::Entry { index, term }
         }
-        RecordType::State => {
-            Content::State(decode::state_in(data.unwrap_or_default()).map_err(bad)?)
-        }
+        RecordType::State => Content::State(decode::state(data.unwrap_or_default()).map_err(bad)?),
         RecordType::Snapshot => {
-            let snapshot = decode::snapshot_in(data.unwrap_or_default()).map_err(bad)?;
+            let snapshot = decode::snapshot(data.unwrap_or_default()).map_err(bad)?;
             if snapshot.index > *INDEXES.end() {
                 let index = snapshot.index;
                 return Err(damaged(format!("a snapshot at index {index}: no log gets there")));
