@@ -397,6 +397,10 @@ impl DiskFile for ThreadsFile {
     fn len(&self) -> io::Result<u64> {
         plain::length(&*self.file)
     }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        plain::is_at(&*self.file, path)
+    }
 }
 
 fn read(file: &File, offset: u64, len: usize, direct: bool) -> io::Result<AlignedBuf> {

@@ -284,6 +284,11 @@ impl DiskFile for SimFile {
         self.process.check_alive()?;
         self.process.shared.model.borrow().len(self.description)
     }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.process.check_alive()?;
+        self.process.shared.model.borrow().is_at(self.description, path)
+    }
 }
 
 /// One life of the simulated process.
