@@ -71,6 +71,7 @@ pub(crate) struct Pieces<'a, F> {
     file: &'a F,
     path: &'a Path,
     file_bytes: u64,
+    piece_bytes: u64,
     piece: Bytes,
     piece_at: u64,
 }
@@ -79,7 +80,13 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
     pub(crate) fn new(file: &'a F, path: &'a Path) -> Result<Pieces<'a, F>> {
         let file_bytes =
             file.len().map_err(|error| Error::io("asking for the length", path, error))?;
-        Ok(Pieces { file, path, file_bytes, piece: Bytes::new(), piece_at: 0 })
+        let piece_bytes = PIECE_BYTES;
+        Ok(Pieces { file, path, file_bytes, piece_bytes, piece: Bytes::new(), piece_at: 0 })
+    }
+
+    /// The same in pieces of another size.
+    pub(crate) fn with_piece_bytes(self, piece_bytes: u64) -> Pieces<'a, F> {
+        Pieces { piece_bytes, ..self }
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
@@ -89,13 +96,18 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
     /// The bytes from `offset` on, `len` of them; fewer only at the end of the file.
     pub(crate) async fn bytes(&mut self, offset: u64, len: u64) -> Result<Bytes> {
         let len = len.min(self.file_bytes.saturating_sub(offset));
+        if len == 0 {
+            // Someone else may have made the file shorter than where we are.
+            return Ok(Bytes::new());
+        }
         let within = |piece_at: u64, piece: &Bytes| {
             offset >= piece_at && offset + len <= piece_at + piece.len() as u64
         };
         if !within(self.piece_at, &self.piece) {
             let block = BLOCK_BYTES as u64;
             let from = offset / block * block;
-            let to = (offset + len.max(PIECE_BYTES)).min(self.file_bytes).next_multiple_of(block);
+            let to =
+                (offset + len.max(self.piece_bytes)).min(self.file_bytes).next_multiple_of(block);
             // The old piece goes before the new one comes.
             self.piece = Bytes::new();
             let read = self

@@ -7,9 +7,11 @@
 //! 5. [`verdict`] says what that means, by a table.
 //! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
+//! 8. [`follow`] goes on from a scan while another process appends, by 1, 2, 4 and 5.
 //!
 //! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
+pub(crate) mod follow;
 pub(crate) mod frames;
 pub(crate) mod repair;
 pub(crate) mod replay;

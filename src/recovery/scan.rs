@@ -106,7 +106,7 @@ async fn judged_scan<D: Disk>(
                 let what = "a segment that another one follows has no records";
                 return Err(Error::damaged(&segment.path, 0, what));
             }
-            SegmentEnd::End { .. } => {}
+            SegmentEnd::End { .. } | SegmentEnd::Pause { .. } => {}
         }
     }
 
@@ -117,7 +117,9 @@ async fn judged_scan<D: Disk>(
         .segment(&mut pieces, seq, &newest.path, |fact| replay.take(&fact, &newest.path))
         .await?;
     let (end, chain, stop) = match segment_end {
-        SegmentEnd::End { offset } => (Position::new(seq, offset), walk.chain, None),
+        SegmentEnd::End { offset } | SegmentEnd::Pause { offset } => {
+            (Position::new(seq, offset), walk.chain, None)
+        }
         SegmentEnd::Stop(stop) => (stop.unit, stop.chain, Some(stop)),
     };
     let survey = survey::behind(&mut pieces, end, walk.log_id).await?;
@@ -210,7 +212,7 @@ pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -
 }
 
 /// Opens the newest segment past the page cache, where the file system can; says whether it could.
-async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> {
+pub(super) async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> {
     match disk.open(path, Access::ReadDirect, Lane::Commit).await {
         Ok(file) => Ok((file, true)),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -238,7 +240,7 @@ async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File>
     disk.open(path, access, Lane::Commit).await.map_err(|error| Error::io("opening", path, error))
 }
 
-fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
+pub(super) fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
     let reason = match stop.cause {
         // Its own bytes may be sound: what is missing is what it continues.
         Cause::Chain { .. } if stop.offset == 0 => {
@@ -249,7 +251,13 @@ fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
     Error::damaged(path, stop.offset, format!("{}; {reason}", stop.cause))
 }
 
-fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &Survey) -> Error {
+pub(super) fn refusal(
+    path: &Path,
+    end: Position,
+    stop: Option<&Stop>,
+    row: Row,
+    survey: &Survey,
+) -> Error {
     let reason = match survey.proof {
         Some(mark) if row == Row::DamagedProven => format!(
             "{} (the mark at {} knows {} as durable)",

@@ -48,6 +48,10 @@ pub(crate) enum SegmentEnd {
     End {
         offset: u64,
     },
+    /// It walked as far as it was to; there may be more.
+    Pause {
+        offset: u64,
+    },
     Stop(Stop),
 }
 
@@ -169,11 +173,27 @@ impl Walk {
         pieces: &mut Pieces<'_, F>,
         seq: Seq,
         path: &Path,
+        on_fact: impl FnMut(Fact) -> Result<()>,
+    ) -> Result<SegmentEnd> {
+        self.stretch(pieces, seq, path, 0..u64::MAX, on_fact).await
+    }
+
+    /// Walks on through a segment from the start of `stretch`, where this walk ended before, and pauses behind the first
+    /// unit that ends at its end or later.
+    pub(crate) async fn stretch<F: DiskFile>(
+        &mut self,
+        pieces: &mut Pieces<'_, F>,
+        seq: Seq,
+        path: &Path,
+        stretch: Range<u64>,
         mut on_fact: impl FnMut(Fact) -> Result<()>,
     ) -> Result<SegmentEnd> {
-        let mut offset = 0;
+        let mut offset = stretch.start;
         let mut group: Option<OpenGroup> = None;
         loop {
+            if group.is_none() && offset >= stretch.end {
+                return Ok(SegmentEnd::Pause { offset });
+            }
             let found = pieces.frame(offset).await?;
             let here = offset;
             let stop = |walk: &Walk, group: Option<&OpenGroup>, cause, extent: Range<u64>| {

@@ -3,6 +3,7 @@
 //! Each test here goes red when the line that keeps its promise is taken out; `docs/testing.md` says which is which.
 
 mod dying;
+mod follow;
 mod levels;
 mod proven;
 mod shared;
@@ -451,7 +452,8 @@ fn reader_does_not_judge_a_piece_by_a_later_watermark() {
     let sim = machine(1);
     sim.set_latency(OpKind::Read, Duration::from_millis(5));
     sim.block_on(async {
-        let (wal, _) = start_on(&sim, options().recent_bytes_max(0), How::OpenOrCreate).await.unwrap();
+        let (wal, _) =
+            start_on(&sim, options().recent_bytes_max(0), How::OpenOrCreate).await.unwrap();
         wal.append_batch([payload(1, 100), payload(2, 100)]).await.unwrap();
         let reading = collect(wal.read(..));
         let replacing = async {
