@@ -42,6 +42,9 @@ pub enum ErrorKind {
     /// An index before the first one there is: it was released, or a snapshot stands for it.
     /// [`Error::first_index`] says which is the first.
     Released,
+    /// What a [`Reader`](crate::Reader) has read of a log that another process writes is not there any more: another log,
+    /// or a copy, was put in its place, or somebody cut it. Open it again.
+    Replaced,
     /// A value passed by the caller is not acceptable; nothing was done.
     InvalidInput,
     /// The record is larger than the limit in the options.

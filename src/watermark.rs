@@ -4,6 +4,9 @@
 //! or waits says which of the two is meant. The committer holds the half that moves the marks ([`Mover`]); everyone else
 //! holds the half that looks and waits ([`Watermark`]). The durable mark moves only after a sync that covers what it moves
 //! over.
+//!
+//! Of a log that another process writes, a follower moves the marks. It looks at the files only while somebody waits, so
+//! here it learns of that ([`Mover::is_wanted`]).
 
 use crate::error::{Error, Result};
 use crate::format::{Chain, RecordRef, Records};
@@ -42,6 +45,11 @@ struct State {
     waiters: BTreeMap<u64, (Awaited, Waker)>,
     /// Places that were ever given out.
     places: u64,
+    /// Who moves the marks, while nobody waits for that.
+    mover: Option<Waker>,
+    /// Looks for what another process wrote that have begun, and that have ended.
+    looks_begun: u64,
+    looks_ended: u64,
 }
 
 /// What somebody waits for.
@@ -51,6 +59,8 @@ enum Awaited {
     Index(Durability, u64),
     /// An entry at this place or behind it.
     Entry(Durability, Position),
+    /// The end of the look of this number.
+    Look(u64),
 }
 
 impl State {
@@ -64,6 +74,7 @@ impl State {
     fn is_there(&self, awaited: Awaited) -> bool {
         match awaited {
             Awaited::Index(durability, index) => self.level(durability).live.next() > index,
+            Awaited::Look(number) => self.looks_ended >= number,
             Awaited::Entry(durability, at) => {
                 let limit = self.level(durability).position;
                 match at >= self.recent.start() {
@@ -124,6 +135,9 @@ pub(crate) fn watermark(start: Start) -> (Mover, Watermark) {
         ended: None,
         waiters: BTreeMap::new(),
         places: 0,
+        mover: None,
+        looks_begun: 0,
+        looks_ended: 0,
     };
     let watermark = Watermark { state: Arc::new(Mutex::new(state)) };
     (Mover { watermark: watermark.clone() }, watermark)
@@ -216,6 +230,13 @@ impl Watermark {
         poll_fn(|context| waiting.poll(Awaited::Index(durability, index), context)).await
     }
 
+    /// Waits until what another process has written by now was looked at.
+    pub(crate) async fn look(&self) -> Result<()> {
+        let number = self.lock().looks_begun + 1;
+        let mut waiting = self.waiting();
+        poll_fn(|context| waiting.poll(Awaited::Look(number), context)).await
+    }
+
     /// A place among those who wait, for nothing yet.
     pub(crate) fn waiting(&self) -> Waiting {
         Waiting { watermark: self.clone(), place: None }
@@ -253,8 +274,10 @@ impl Waiting {
             state.places
         });
         let replaced = state.waiters.insert(place, (awaited, context.waker().clone()));
+        let mover = state.mover.take();
         drop(state);
         drop(replaced);
+        mover.into_iter().for_each(wake);
         Poll::Pending
     }
 }
@@ -317,6 +340,38 @@ impl Mover {
     pub(crate) fn watermark(&self) -> &Watermark {
         &self.watermark
     }
+
+    /// Waits until somebody waits for the marks to move; `false` if they shall not move any more.
+    pub(crate) async fn is_wanted(&self) -> bool {
+        poll_fn(|context| {
+            let mut state = self.watermark.lock();
+            if state.ended.is_some() {
+                return Poll::Ready(false);
+            }
+            if !state.waiters.is_empty() {
+                return Poll::Ready(true);
+            }
+            let replaced = state.mover.replace(context.waker().clone());
+            drop(state);
+            drop(replaced);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// From now on the files are looked at.
+    pub(crate) fn look_begins(&self) {
+        self.watermark.lock().looks_begun += 1;
+    }
+
+    /// What was in the files when the look began is told of.
+    pub(crate) fn look_ended(&self) {
+        let mut state = self.watermark.lock();
+        state.looks_ended = state.looks_begun;
+        let due = state.due();
+        drop(state);
+        wake_all(due);
+    }
 }
 
 impl Watermark {
@@ -324,8 +379,8 @@ impl Watermark {
     pub(crate) fn end(&self, error: &Error) {
         let mut state = self.lock();
         state.ended.get_or_insert_with(|| error.clone());
-        let due =
-            std::mem::take(&mut state.waiters).into_values().map(|(_, waker)| waker).collect();
+        let waiters = std::mem::take(&mut state.waiters).into_values().map(|(_, waker)| waker);
+        let due = waiters.chain(state.mover.take()).collect();
         drop(state);
         wake_all(due);
     }

@@ -1,7 +1,8 @@
 //! The `seawal` command: a log by hand, and a log under a script.
 //!
 //! Every command is a file here, with its arguments and what it does. They share how arguments are read ([`args`]),
-//! how a log is read without changing it ([`disk`]), where output goes ([`output`]), and what an exit code means
+//! how a log is read without changing it ([`disk`]), how entries are printed ([`printing`]), where output goes
+//! ([`output`]), and what an exit code means
 //! ([`exit`]). The commands that only look take no locks and run beside a writer.
 
 mod append;
@@ -12,7 +13,9 @@ mod dump;
 mod exit;
 mod input;
 mod output;
+mod printing;
 mod stat;
+mod tail;
 mod verify;
 
 use clap::error::ErrorKind;
@@ -45,6 +48,7 @@ struct Cli {
 enum Command {
     Append(append::Append),
     Cat(cat::Cat),
+    Tail(tail::Tail),
     Dump(dump::Dump),
     Verify(verify::Verify),
     Stat(stat::Stat),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Append(append) => append.run(),
         Command::Cat(cat) => cat.run(),
+        Command::Tail(tail) => tail.run(),
         Command::Dump(dump) => dump.run(),
         Command::Verify(verify) => verify.run(),
         Command::Stat(stat) => stat.run(),

@@ -73,6 +73,7 @@ contract!(
     names_come_and_go,
     renames_replace,
     removed_files_stay_readable,
+    names_lead_to_their_files,
     directories_are_made_once,
     directories_sync,
     locks_exclude,
@@ -354,6 +355,23 @@ async fn removed_files_stay_readable<D: Disk>(disk: D, dir: &Path) {
 
     let new = create(&disk, &path).await;
     assert_eq!(new.len().unwrap(), 0, "it is another file");
+}
+
+async fn names_lead_to_their_files<D: Disk>(disk: D, dir: &Path) {
+    let (a, b) = (dir.join("a"), dir.join("b"));
+    let file = create(&disk, &a).await;
+    let again = disk.open(&a, Access::Read, Lane::Commit).await.unwrap();
+    assert!(file.is_at(&a).unwrap() && again.is_at(&a).unwrap());
+    assert!(!file.is_at(&b).unwrap(), "there is none");
+    disk.rename(&a, &b).await.unwrap();
+    assert!(!again.is_at(&a).unwrap() && again.is_at(&b).unwrap());
+    let other = create(&disk, &a).await;
+    assert!(other.is_at(&a).unwrap() && !other.is_at(&b).unwrap());
+    assert!(!file.is_at(&a).unwrap(), "another file has the name");
+    disk.rename(&a, &b).await.unwrap();
+    assert!(!file.is_at(&b).unwrap() && other.is_at(&b).unwrap(), "it was replaced");
+    disk.remove_file(&b).await.unwrap();
+    assert!(!other.is_at(&b).unwrap());
 }
 
 async fn directories_are_made_once<D: Disk>(disk: D, dir: &Path) {

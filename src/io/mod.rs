@@ -235,6 +235,8 @@ pub(crate) trait DiskFile: 'static {
     fn try_lock(&self) -> io::Result<bool>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Whether `path` leads to this file: not if the name is gone, or another file has it.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
 /// An open file as work off the submission thread has it: its calls block.

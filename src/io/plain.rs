@@ -137,6 +137,16 @@ pub(super) fn length(file: impl AsFd) -> io::Result<u64> {
     Ok(u64::try_from(len).expect("the kernel's file sizes are not negative"))
 }
 
+/// Whether the name leads to the file.
+pub(super) fn is_at(file: impl AsFd, path: &Path) -> io::Result<bool> {
+    let own = rustix::fs::fstat(file)?;
+    match rustix::fs::stat(path).map_err(io::Error::from) {
+        Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes the write lock of the whole file for the open file description.
 pub(super) fn try_lock(file: impl AsFd) -> io::Result<bool> {
     let whole_file = libc::flock {

@@ -357,6 +357,10 @@ impl DiskFile for ThreadsFile {
     fn len(&self) -> io::Result<u64> {
         plain::length(&*self.file)
     }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        plain::is_at(&*self.file, path)
+    }
 }
 
 #[cfg(test)]

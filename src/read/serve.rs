@@ -3,7 +3,7 @@
 //! The submission thread has the files, but large pieces it leaves to helper threads: what the kernel has cached would be
 //! copied on the thread that asks for it, and commits would wait for that.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::Inbox;
 use crate::io::{Access, AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::metrics::Metrics;
@@ -164,7 +164,18 @@ impl<D: Disk> Files<D> {
             }
             opened => opened,
         };
-        let file = Rc::new(opened.map_err(|error| Error::io("opening", path, error))?);
+        let file = Rc::new(opened.map_err(|error| {
+            match error.kind() {
+                // It was there when the log was opened, or cut.
+                io::ErrorKind::NotFound => {
+                    Error::new(ErrorKind::Released, "the segment is not part of the log any more")
+                        .at_path(path)
+                        .next("open the log again, and read from its first index on")
+                        .because(error)
+                }
+                _ => Error::io("opening", path, error),
+            }
+        })?);
         let mut open = self.open.borrow_mut();
         // Of a segment that was sealed meanwhile there is another way to it.
         open.retain(|open| open.path != path);

@@ -182,6 +182,7 @@ pub(crate) struct Pieces<'a, S: Source> {
     file: &'a S,
     path: &'a Path,
     file_bytes: u64,
+    piece_bytes: u64,
     piece: S::Piece,
     piece_at: u64,
 }
@@ -190,7 +191,13 @@ impl<'a, S: Source> Pieces<'a, S> {
     pub(crate) fn new(file: &'a S, path: &'a Path) -> Result<Pieces<'a, S>> {
         let file_bytes =
             file.file_bytes().map_err(|error| Error::io("asking for the length", path, error))?;
-        Ok(Pieces { file, path, file_bytes, piece: S::Piece::default(), piece_at: 0 })
+        let (piece_bytes, piece) = (file.piece_bytes(), S::Piece::default());
+        Ok(Pieces { file, path, file_bytes, piece_bytes, piece, piece_at: 0 })
+    }
+
+    /// The same in pieces of another size.
+    pub(crate) fn with_piece_bytes(self, piece_bytes: u64) -> Pieces<'a, S> {
+        Pieces { piece_bytes, ..self }
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
@@ -207,12 +214,16 @@ impl<'a, S: Source> Pieces<'a, S> {
     /// the end of the file.
     async fn load(&mut self, offset: u64, len: u64) -> Result<Range<usize>> {
         let len = len.min(self.file_bytes.saturating_sub(offset));
+        if len == 0 {
+            // Someone else may have made the file shorter than where we are.
+            return Ok(0..0);
+        }
         if let Some(place) = self.place(offset, len) {
             return Ok(place);
         }
         let block = BLOCK_BYTES as u64;
         let from = offset / block * block;
-        let wanted = len.max(self.file.piece_bytes());
+        let wanted = len.max(self.piece_bytes);
         let to = (offset + wanted).min(self.file_bytes).next_multiple_of(block);
         let spent = std::mem::take(&mut self.piece);
         self.piece = self

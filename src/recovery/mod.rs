@@ -9,10 +9,12 @@
 //! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
 //! 8. [`verify`] checks the sealed segments of an open log, one by one.
+//! 9. [`follow`] goes on from a scan while another process appends, by 1, 2, 4 and 5.
 //!
 //! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
 mod facts;
+pub(crate) mod follow;
 pub(crate) mod frames;
 pub(crate) mod repair;
 pub(crate) mod replay;

@@ -266,7 +266,7 @@ pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -
 }
 
 /// Opens the newest segment past the page cache, where the file system can; says whether it could.
-async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> {
+pub(super) async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> {
     match disk.open(path, Access::ReadDirect, Lane::Commit).await {
         Ok(file) => Ok((file, true)),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -307,7 +307,13 @@ pub(super) fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {
     Error::damaged(path, stop.offset, format!("{}; {reason}", stop.cause))
 }
 
-fn refusal(path: &Path, end: Position, stop: Option<&Stop>, row: Row, survey: &Survey) -> Error {
+pub(super) fn refusal(
+    path: &Path,
+    end: Position,
+    stop: Option<&Stop>,
+    row: Row,
+    survey: &Survey,
+) -> Error {
     let reason = match survey.proof {
         Some(mark) if row == Row::DamagedProven => format!(
             "{} (the mark at {} knows {} as durable)",

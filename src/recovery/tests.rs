@@ -72,7 +72,7 @@ pub(crate) struct Unmarked {
 }
 
 impl Unmarked {
-    fn new() -> Unmarked {
+    pub(crate) fn new() -> Unmarked {
         let mut log = Unmarked::default();
         log.record(4, None);
         log.record(1, None);

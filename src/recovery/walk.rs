@@ -53,7 +53,7 @@ pub(crate) enum SegmentEnd {
     End {
         offset: u64,
     },
-    /// There may be more: the facts are to be taken first. No group is open here.
+    /// It walked as far as it was to, or the facts are to be taken first; there may be more. No group is open here.
     Pause {
         offset: u64,
     },
@@ -196,6 +196,16 @@ impl Walk {
         Walk { heeds, ..Walk::default() }
     }
 
+    /// A walk that goes on behind what a scan found.
+    pub(crate) fn behind(
+        chain: Chain,
+        log_id: Option<LogId>,
+        proven: Position,
+        ends_in_group: bool,
+    ) -> Walk {
+        Walk { chain, chained: true, log_id, proven, ends_in_group, ..Walk::default() }
+    }
+
     /// A walk through a segment of which is not known what comes before it.
     pub(crate) fn from_unknown(heeds: Heeds) -> Walk {
         Walk { heeds, head: Head::Unknown, ..Walk::default() }
@@ -245,8 +255,21 @@ impl Walk {
         from: u64,
         facts: &mut Facts,
     ) -> Result<SegmentEnd> {
+        self.stretch(pieces, seq, path, from..u64::MAX, facts).await
+    }
+
+    /// The same from the start of `stretch`, where this walk ended before, up to the first unit that ends at its end or
+    /// later.
+    pub(crate) async fn stretch<S: Source>(
+        &mut self,
+        pieces: &mut Pieces<'_, S>,
+        seq: Seq,
+        path: &Path,
+        stretch: Range<u64>,
+        facts: &mut Facts,
+    ) -> Result<SegmentEnd> {
         let mut group: Option<OpenGroup> = None;
-        let end = self.units(pieces, (seq, path), from, facts, &mut group).await;
+        let end = self.units(pieces, (seq, path), stretch, facts, &mut group).await;
         if let Some(open) = &group {
             facts.roll_back(&open.checkpoint, Position::new(seq, open.start));
         }
@@ -258,13 +281,15 @@ impl Walk {
         &mut self,
         pieces: &mut Pieces<'_, S>,
         (seq, path): (Seq, &Path),
-        from: u64,
+        stretch: Range<u64>,
         facts: &mut Facts,
         group: &mut Option<OpenGroup>,
     ) -> Result<SegmentEnd> {
-        let mut offset = from;
+        let mut offset = stretch.start;
         loop {
-            let enough = facts.are_many() || (self.head == Head::Alone && offset > 0);
+            let enough = facts.are_many()
+                || offset >= stretch.end
+                || (self.head == Head::Alone && offset > 0);
             if group.is_none() && enough {
                 return Ok(SegmentEnd::Pause { offset });
             }

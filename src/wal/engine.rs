@@ -17,6 +17,7 @@ use crate::io::{self, Backend, Disk, DiskFile, OnDisk};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::read::serve::{self, ReadRequest};
+use crate::recovery::follow;
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
 use crate::recovery::verify::{self, VerifyRequest};
@@ -29,8 +30,10 @@ use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
 use crate::watermark::{self, Mover, Watermark, unharmed};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -173,7 +176,7 @@ impl Job {
             // What is declared behind it goes before it, files and locks too: before anyone is told.
             let mut end = end;
             let mut run = Box::pin(self.run(disk));
-            let outcome = std::future::poll_fn(|context| {
+            let outcome = poll_fn(|context| {
                 match std::panic::catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
                     Ok(poll) => poll.map(Ok),
                     Err(panic) => std::task::Poll::Ready(Err(panic)),
@@ -238,8 +241,11 @@ impl OnDisk for Job {
                 return;
             }
         };
-        let Log { watermark, recovery, committer } = log;
-        let method = committer.as_ref().map(|committer| committer.active.method);
+        let Log { watermark, recovery, work } = log;
+        let method = match &work {
+            Work::Commits(committer) => Some(committer.active.method),
+            Work::Follows(..) => None,
+        };
         shared.watermark.get_or_init(|| watermark.clone());
         let direct = method.is_none_or(|method| method.direct);
         let (reads, metrics) = (Arc::clone(&shared.reads), Arc::clone(&shared.metrics));
@@ -247,26 +253,47 @@ impl OnDisk for Job {
         disk.spawn(verify::serve(disk.clone(), Arc::clone(&shared.verifications)));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
         let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
-        match committer {
-            Some(committer) => committer.run().await,
-            None => drop(shared.queue.wait_close().await),
+        match work {
+            Work::Commits(committer) => committer.run().await,
+            Work::Follows(scan, mover) => {
+                let follow = follow::follow(disk, dir, *scan, mover);
+                beside(follow, shared.queue.wait_close()).await;
+            }
         }
         shared.finish(&Error::closed());
     }
+}
+
+/// Runs `work` as long as it takes until `end`. Here, and not as a task of its own: if it panics, that is told.
+async fn beside<T>(work: impl Future<Output = ()>, end: impl Future<Output = T>) -> T {
+    let (mut work, mut end) = (pin!(work), pin!(end));
+    let mut works = true;
+    poll_fn(|context| {
+        works = works && work.as_mut().poll(context).is_pending();
+        end.as_mut().poll(context)
+    })
+    .await
 }
 
 /// An open log on its disk.
 struct Log<D: Disk> {
     watermark: Watermark,
     recovery: Recovery,
-    /// `None` when it is open for reading only.
-    committer: Option<Committer<D>>,
+    work: Work<D>,
+}
+
+/// What moves the marks of an open log.
+enum Work<D: Disk> {
+    Commits(Box<Committer<D>>),
+    /// Another process writes it, or nobody.
+    Follows(Box<Scan>, Mover),
 }
 
 async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
     let scan = scan::scan_unlocked(disk, dir, options.start).await?;
-    let (_, watermark) = watermark_of(&scan, options);
-    Ok(Log { watermark, recovery: Recovery::new(&scan, None), committer: None })
+    let (mover, watermark) = watermark_of(&scan, options);
+    let recovery = Recovery::new(&scan, None);
+    Ok(Log { watermark, recovery, work: Work::Follows(Box::new(scan), mover) })
 }
 
 async fn writable<D: Disk>(
@@ -349,7 +376,7 @@ async fn writable<D: Disk>(
         encoders: Vec::new(),
     };
     match make_ready(&mut committer, method, preparation).await {
-        Ok(()) => Ok(Log { watermark, recovery, committer: Some(committer) }),
+        Ok(()) => Ok(Log { watermark, recovery, work: Work::Commits(Box::new(committer)) }),
         Err(error) => {
             committer.abandon().await;
             Err(error)

@@ -305,6 +305,11 @@ impl DiskFile for SimFile {
         self.process.check_alive()?;
         self.process.shared.model.borrow().len(self.description)
     }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.process.check_alive()?;
+        self.process.shared.model.borrow().is_at(self.description, path)
+    }
 }
 
 /// A file in the hands of offloaded work. Its reads are operations as others are, but nothing can wait for them: what

@@ -401,6 +401,14 @@ impl Model {
         Ok(file.cached().len() as u64)
     }
 
+    pub(super) fn is_at(&self, description: DescriptionId, path: &Path) -> io::Result<bool> {
+        match self.node_of(path) {
+            Ok(node) => Ok(node == self.descriptions[&description].node),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Refuses what direct I/O cannot write.
     pub(super) fn check_aligned(
         &self,

@@ -279,4 +279,8 @@ impl DiskFile for UringFile {
     fn len(&self) -> io::Result<u64> {
         plain::length(self.fd())
     }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        plain::is_at(self.fd(), path)
+    }
 }
