@@ -171,6 +171,8 @@ impl Watermark {
         let Some(stretch) = live.stretch_of(index) else {
             return Before::Here(*position);
         };
+        // What is written behind the mark may already replace what is valid before it: indexes go back there.
+        let stretch = stretch.start..stretch.end.min(*position);
         if let Some(position) = state.recent.position_of(&stretch, index) {
             return Before::Here(position);
         }

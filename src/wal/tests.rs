@@ -5,6 +5,7 @@
 mod dying;
 mod levels;
 mod proven;
+mod reads;
 mod shared;
 mod window;
 mod zeros;
@@ -451,7 +452,8 @@ fn reader_does_not_judge_a_piece_by_a_later_watermark() {
     let sim = machine(1);
     sim.set_latency(OpKind::Read, Duration::from_millis(5));
     sim.block_on(async {
-        let (wal, _) = start_on(&sim, options().recent_bytes_max(0), How::OpenOrCreate).await.unwrap();
+        let (wal, _) =
+            start_on(&sim, options().recent_bytes_max(0), How::OpenOrCreate).await.unwrap();
         wal.append_batch([payload(1, 100), payload(2, 100)]).await.unwrap();
         let reading = collect(wal.read(..));
         let replacing = async {

@@ -367,7 +367,8 @@ impl Life {
         let from = self.random(|rng| rng.u64(1..=last + 1));
         let count = self.random(|rng| rng.u64(1..20));
         let unique = self.plan.indexes_are_unique;
-        let mut entries = self.wal.read(from..from + count);
+        let end = (last + 1).min(from + count);
+        let mut entries = self.wal.read(from..end);
         let mut next = from;
         while let Some(entry) = entries.next().await {
             match entry {
@@ -382,7 +383,6 @@ impl Life {
                 }
             }
         }
-        let end = (last + 1).min(from + count);
         assert!(!unique || next >= end, "entries up to {end} were durable, and {next} is missing");
     }
 
