@@ -377,4 +377,22 @@ mod tests {
         }
         assert_eq!(mover.watermark().lock().waiters.len(), 0);
     }
+
+    #[test]
+    fn who_stops_following_leaves_nothing_behind() {
+        let (_mover, watermark) = of_nothing();
+        let mut all: Vec<Waiting> = (0..100).map(|_| watermark.waiting()).collect();
+        let context = Context::from_waker(Waker::noop());
+        for waiting in &mut all {
+            for _ in 0..3 {
+                let at = Position::default();
+                assert!(waiting.poll_entry(Durability::Durable, at, &context).is_pending());
+            }
+        }
+        assert_eq!(watermark.lock().waiters.len(), 100);
+        all.truncate(40);
+        assert_eq!(watermark.lock().waiters.len(), 40);
+        drop(all);
+        assert_eq!(watermark.lock().waiters.len(), 0);
+    }
 }

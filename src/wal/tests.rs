@@ -3,6 +3,7 @@
 //! Each test here goes red when the line that keeps its promise is taken out; `docs/testing.md` says which is which.
 
 mod dying;
+mod follow;
 mod levels;
 mod proven;
 mod reads;
