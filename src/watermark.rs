@@ -159,8 +159,8 @@ pub(crate) enum Next {
     Entries(Vec<(Position, Entry)>, Position),
     /// In the files, up to this place.
     Files(Position),
-    /// Nowhere: there are no more entries.
-    End,
+    /// Nowhere: there are no more entries before this index.
+    End(u64),
 }
 
 impl Watermark {
@@ -185,6 +185,8 @@ impl Watermark {
         let Some(stretch) = live.stretch_of(index) else {
             return Before::Here(*position);
         };
+        // What is written behind the mark may already replace what is valid before it: indexes go back there.
+        let stretch = stretch.start..stretch.end.min(*position);
         if let Some(position) = state.recent.position_of(&stretch, index) {
             return Before::Here(position);
         }
@@ -204,17 +206,23 @@ impl Watermark {
         let state = self.lock();
         let Level { position: limit, live } = state.level(durability);
         if at >= *limit {
-            return Next::End;
+            return Next::End(live.next());
         }
         if at < state.recent.start() {
             return Next::Files(*limit);
         }
         let Some(found) = state.recent.after(at, *limit, max) else {
-            return Next::End;
+            return Next::End(live.next());
         };
         let is_live = |entry: &(Position, Entry)| live.is_live(entry.1.index, entry.0);
         let end = found.end();
         Next::Entries(found.entries().filter(is_live).collect(), end)
+    }
+
+    /// Where the entry `index` should be.
+    pub(crate) fn place_of(&self, durability: Durability, index: u64) -> Option<Position> {
+        let stretch = self.lock().level(durability).live.stretch_of(index)?;
+        Some(stretch.start)
     }
 
     /// The file of a segment, and whether no more is written to it.
@@ -429,5 +437,23 @@ mod tests {
             assert_eq!(watermark.lock().waiters.len(), 1);
         }
         assert_eq!(mover.watermark().lock().waiters.len(), 0);
+    }
+
+    #[test]
+    fn who_stops_following_leaves_nothing_behind() {
+        let (_mover, watermark) = of_nothing();
+        let mut all: Vec<Waiting> = (0..100).map(|_| watermark.waiting()).collect();
+        let context = Context::from_waker(Waker::noop());
+        for waiting in &mut all {
+            for _ in 0..3 {
+                let at = Position::default();
+                assert!(waiting.poll_entry(Durability::Durable, at, &context).is_pending());
+            }
+        }
+        assert_eq!(watermark.lock().waiters.len(), 100);
+        all.truncate(40);
+        assert_eq!(watermark.lock().waiters.len(), 40);
+        drop(all);
+        assert_eq!(watermark.lock().waiters.len(), 0);
     }
 }

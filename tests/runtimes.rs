@@ -445,7 +445,7 @@ fn dropping_the_last_handle_does_not_block_and_loses_nothing() {
 fn panic_on_the_submission_thread_poisons_and_nobody_hangs() {
     within(HANG, "after a panic", || {
         let (_parent, dir) = new_dir();
-        let wal = Wal::create_blocking(&dir, threads()).unwrap();
+        let wal = Wal::create_blocking(&dir, threads().recent_bytes_max(0)).unwrap();
         wal.append_blocking("durable").unwrap();
         let gate = Gate::close(&wal);
         let durable = wal.last_index();

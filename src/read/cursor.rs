@@ -2,7 +2,7 @@
 
 use super::files::Files;
 use super::serve::ReadRequest;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::Inbox;
 use crate::types::{Durability, Entry, Position};
 use crate::watermark::{Before, Next, Waiting, Watermark};
@@ -26,6 +26,27 @@ impl Source {
     pub(crate) fn first_and_next(&self) -> (u64, u64) {
         self.watermark.with_live(self.durability, |live| (live.base() + 1, live.next()))
     }
+
+    /// The cursor came past the entry `index`, which is valid, and it was not there. Nothing in the format covers the type
+    /// of a record: one that has become another looks like this.
+    pub(crate) fn missing(&self, index: u64) -> Error {
+        let place = self.watermark.place_of(self.durability, index);
+        let file = place.and_then(|place| self.watermark.file_of(place.seq));
+        let what = format!("entry {index} is not here, nor in what follows");
+        match (place, file) {
+            (Some(place), Some((path, _))) => Error::damaged(&path, place.offset, what),
+            // Gone meanwhile.
+            _ => Error::new(ErrorKind::Released, what).next("read from Wal::first_index on"),
+        }
+    }
+}
+
+/// What a cursor comes to.
+#[derive(Debug)]
+pub(crate) enum Come {
+    Entry(Entry),
+    /// The end of the log: this index comes next.
+    End(u64),
 }
 
 /// A place in the log, and what lies ready from there on.
@@ -53,28 +74,28 @@ impl Cursor {
         Cursor { source, at, files, ready: VecDeque::new() }
     }
 
-    /// The next entry that was valid when it was taken; `None` if there is none yet.
-    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Entry>>> {
+    /// The next entry that was valid when it was taken.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Come>> {
         loop {
             if let Some((_, entry)) = self.ready.pop_front() {
-                return Poll::Ready(Ok(Some(entry)));
+                return Poll::Ready(Ok(Come::Entry(entry)));
             }
-            if !ready!(self.poll_more(context))? {
-                return Poll::Ready(Ok(None));
+            if let Some(next) = ready!(self.poll_more(context))? {
+                return Poll::Ready(Ok(Come::End(next)));
             }
         }
     }
 
-    /// Makes the next entries ready; `false` at the end of the log.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+    /// Makes the next entries ready; at the end of the log gives the index that comes next.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<u64>>> {
         let Source { requests, watermark, durability } = &self.source;
         let limit = match watermark.after(*durability, self.at, ENTRIES_AT_ONCE_MAX) {
-            Next::End => return Poll::Ready(Ok(false)),
+            Next::End(next) => return Poll::Ready(Ok(Some(next))),
             Next::Entries(entries, end) => {
                 self.files = None;
                 self.ready.extend(entries);
                 self.at = end;
-                return Poll::Ready(Ok(true));
+                return Poll::Ready(Ok(None));
             }
             Next::Files(limit) => limit,
         };
@@ -92,7 +113,7 @@ impl Cursor {
             });
         });
         self.ready.extend(found);
-        Poll::Ready(Ok(true))
+        Poll::Ready(Ok(None))
     }
 
     /// Waits until there is more than was taken.

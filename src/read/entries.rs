@@ -1,6 +1,6 @@
 //! The entries of a range.
 
-use super::cursor::{Cursor, Source};
+use super::cursor::{Come, Cursor, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Entry;
 use bytes::Bytes;
@@ -93,16 +93,22 @@ impl Entries {
             return Poll::Ready(Err(error));
         }
         while let Some(cursor) = &mut self.cursor {
-            // At the end of the log the range was replaced by a shorter one while it was read.
-            let Some(entry) = ready!(cursor.poll_next(context))? else {
-                break;
-            };
-            if entry.index == self.wanted.start {
-                self.wanted.start += 1;
-                if self.wanted.is_empty() {
-                    self.cursor = None;
+            let come = ready!(cursor.poll_next(context))?;
+            let wanted = self.wanted.start;
+            match come {
+                Come::Entry(entry) if entry.index < wanted => {}
+                Come::Entry(entry) if entry.index == wanted => {
+                    self.wanted.start += 1;
+                    if self.wanted.is_empty() {
+                        self.cursor = None;
+                    }
+                    return Poll::Ready(Ok(Some(entry)));
                 }
-                return Poll::Ready(Ok(Some(entry)));
+                // The range was replaced by a shorter one while it was read.
+                Come::End(next) if next <= wanted => break,
+                Come::Entry(_) | Come::End(_) => {
+                    return Poll::Ready(Err(missing(cursor.source(), wanted)));
+                }
             }
         }
         Poll::Ready(Ok(None))
@@ -160,6 +166,15 @@ pub(super) fn released(index: u64, first: u64) -> Error {
     )
     .with_first_index(first)
     .next("read from Wal::first_index on")
+}
+
+/// A cursor came past the place of the entry `index`.
+pub(super) fn missing(source: &Source, index: u64) -> Error {
+    match source.first_and_next() {
+        // A snapshot stands for it.
+        (first, _) if index < first => released(index, first),
+        _ => source.missing(index),
+    }
 }
 
 /// There is no entry `index` yet.

@@ -46,6 +46,8 @@ pub(crate) struct Files {
     piece_bytes: u64,
     /// The last piece was shorter than asked for: the file ends there.
     ended: bool,
+    /// Comes next.
+    failed: Option<Error>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +90,7 @@ impl Files {
             ask_at: position.offset,
             piece_bytes: FIRST_PIECE_BYTES,
             ended: false,
+            failed: None,
         }
     }
 
@@ -98,7 +101,25 @@ impl Files {
         max: usize,
         context: &mut Context<'_>,
     ) -> Poll<Result<Vec<(Position, Entry)>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         let mut found = Vec::new();
+        match ready!(self.poll_into(&mut found, limit, max, context)) {
+            Err(error) if found.is_empty() => return Poll::Ready(Err(error)),
+            // What lies before it is sound, and goes out first.
+            outcome => self.failed = outcome.err(),
+        }
+        Poll::Ready(Ok(found))
+    }
+
+    fn poll_into(
+        &mut self,
+        found: &mut Vec<(Position, Entry)>,
+        limit: Position,
+        max: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<()>> {
         while self.at < limit && found.len() < max {
             match self.frame(limit)? {
                 Frame::Whole(frame, length) => {
@@ -106,6 +127,9 @@ impl Files {
                         found.push((self.at, entry));
                     }
                     self.at = self.at.after(length.total());
+                }
+                Frame::EndOfSegment if self.at.seq >= limit.seq => {
+                    return Poll::Ready(Err(self.damaged("zeros where a record was written")));
                 }
                 Frame::EndOfSegment => self.begin(self.at.seq.next()),
                 // What is decoded goes out first.
@@ -116,7 +140,7 @@ impl Files {
                 Frame::InNextPiece => ready!(self.poll_piece(limit, context))?,
             }
         }
-        Poll::Ready(Ok(found))
+        Poll::Ready(Ok(()))
     }
 
     /// Where the next frame is.

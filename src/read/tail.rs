@@ -1,7 +1,7 @@
 //! Follows the log.
 
-use super::cursor::{Cursor, Source};
-use super::entries::{beyond, released};
+use super::cursor::{Come, Cursor, Source};
+use super::entries::{beyond, missing, released};
 use crate::error::{Error, Result};
 use crate::types::Entry;
 use crate::watermark::Waiting;
@@ -88,22 +88,18 @@ impl Tail {
             return Poll::Ready(Ok(None));
         };
         loop {
-            let entry = ready!(cursor.poll_next(context))?;
-            let (first, _) = cursor.source().first_and_next();
-            match entry {
-                Some(entry) if entry.index < self.from => {}
-                // A snapshot stands for what is missing.
-                Some(entry) if entry.index > self.next => {
-                    return Poll::Ready(Err(released(self.next, first)));
-                }
-                Some(entry) => {
+            match ready!(cursor.poll_next(context))? {
+                Come::Entry(entry) if entry.index < self.from => {}
+                Come::Entry(entry) if entry.index <= self.next => {
                     self.next = entry.index + 1;
                     return Poll::Ready(Ok(Some(entry)));
                 }
-                None if self.next < first => {
-                    return Poll::Ready(Err(released(self.next, first)));
+                Come::Entry(_) => return Poll::Ready(Err(missing(cursor.source(), self.next))),
+                // Fewer than were handed out are left after a conflict, and none are missing.
+                Come::End(next) if next > self.next => {
+                    return Poll::Ready(Err(missing(cursor.source(), self.next)));
                 }
-                None => match ready!(cursor.poll_growth(&mut self.waiting, context)) {
+                Come::End(_) => match ready!(cursor.poll_growth(&mut self.waiting, context)) {
                     Ok(()) => {}
                     Err(error) if error.is_closed() => return Poll::Ready(Ok(None)),
                     Err(error) => return Poll::Ready(Err(error)),

@@ -2,7 +2,7 @@
 
 use crate::coverage::{Coverage, Met};
 use crate::image::Call;
-use crate::oracle::{CallId, Oracle};
+use crate::oracle::{CallId, Follower, Oracle};
 use crate::plan::Plan;
 use crate::story::Story;
 use bytes::Bytes;
@@ -49,8 +49,23 @@ struct Made<T> {
 
 impl Life {
     /// Ends when all calls are made, or none can succeed any more; then the log is closed, if it is to be. Says whether
-    /// that went well.
+    /// that went well. Meanwhile some follow the log.
     pub(crate) async fn run(&self) -> bool {
+        let followers = self.random(|rng| rng.usize(..3));
+        let followers = join_all((0..followers).map(|_| self.follow()));
+        match select(pin!(self.work()), pin!(followers)).await {
+            Either::Left((closed, followers)) => {
+                if closed || self.oracle.borrow().has_failed() {
+                    // They end by themselves.
+                    followers.await;
+                }
+                closed
+            }
+            Either::Right((_, work)) => work.await,
+        }
+    }
+
+    async fn work(&self) -> bool {
         let callers = join_all((0..self.plan.callers).map(|_| self.caller()));
         if self.plan.full_disk {
             let mut disk = pin!(self.disk_that_fills());
@@ -128,7 +143,7 @@ impl Life {
 
     async fn step(&self, tickets: &mut Vec<(CallId, Ticket)>) {
         let raft = !self.plan.indexes_are_unique;
-        match self.random(|rng| rng.u8(..24)) {
+        match self.random(|rng| rng.u8(..25)) {
             0..6 => self.append(self.records(1), self.level).await,
             6..8 => {
                 let count = self.random(|rng| rng.usize(2..6));
@@ -158,6 +173,7 @@ impl Life {
             20 | 21 if raft => self.save().await,
             22 if raft => self.state().await,
             23 if raft => self.snapshot().await,
+            24 => self.get().await,
             _ if !raft => self.wait_for_an_index().await,
             _ => self.pause(200).await,
         }
@@ -367,7 +383,8 @@ impl Life {
         let from = self.random(|rng| rng.u64(1..=last + 1));
         let count = self.random(|rng| rng.u64(1..20));
         let unique = self.plan.indexes_are_unique;
-        let mut entries = self.wal.read(from..from + count);
+        let end = (last + 1).min(from + count);
+        let mut entries = self.wal.with_durability(Durability::Durable).read(from..end);
         let mut next = from;
         while let Some(entry) = entries.next().await {
             match entry {
@@ -382,8 +399,68 @@ impl Life {
                 }
             }
         }
-        let end = (last + 1).min(from + count);
         assert!(!unique || next >= end, "entries up to {end} were durable, and {next} is missing");
+    }
+
+    async fn get(&self) {
+        let last = self.wal.durable_index();
+        let index = self.random(|rng| rng.u64(..last + 3));
+        let unique = self.plan.indexes_are_unique;
+        match self.wal.with_durability(Durability::Durable).get(index).await {
+            Ok(entry) => {
+                self.meet(Met::Get);
+                assert_eq!(entry.index, index, "the entry that was asked for");
+                self.oracle.borrow_mut().read(&entry, unique);
+            }
+            Err(error) if error.kind() == ErrorKind::OutOfRange => {
+                assert!(!unique || index > last, "{index} is durable: {error}");
+            }
+            Err(error) if error.kind() == ErrorKind::Released => assert_eq!(index, 0, "{error}"),
+            Err(error) => assert!(self.is_faulty(), "nothing was made to fail: {error}"),
+        }
+    }
+
+    /// Follows the log, at some pace, until it ends.
+    async fn follow(&self) {
+        if self.random(|rng| rng.bool()) {
+            self.pause(3000).await;
+        }
+        let level = match self.random(|rng| rng.bool()) {
+            true => Durability::Durable,
+            false => Durability::Written,
+        };
+        let is_slow = self.random(|rng| rng.bool());
+        let from = self.random(|rng| rng.u64(1..=self.wal.durable_index() + 1));
+        let mut tail = self.wal.with_durability(level).tail(from);
+        let mut follower = Follower::new(level, from);
+        loop {
+            let pieces = self.wal.stats().pieces_read;
+            let entry = match tail.next().await {
+                Some(Ok(entry)) => entry,
+                None => return self.oracle.borrow().tail_ended(&follower),
+                Some(Err(error)) => return self.tail_failed(&error),
+            };
+            self.story.tell(|| format!("a tail, {level:?}: {} of {}", entry.index, entry.term));
+            let is_new = self.oracle.borrow_mut().handed_out(&entry, &mut follower);
+            self.meet_if(Met::Tail, is_new);
+            self.meet_if(Met::TailFromFiles, is_new && self.wal.stats().pieces_read > pieces);
+            if is_slow {
+                self.pause(1500).await;
+            }
+        }
+    }
+
+    fn tail_failed(&self, error: &Error) {
+        self.story.tell(|| format!("a tail: {error}"));
+        let allowed = match error.kind() {
+            // What only the files have is not read after the end.
+            ErrorKind::Closed => self.ends_with_close,
+            // It began where the written log had gone back from.
+            ErrorKind::OutOfRange => !self.plan.indexes_are_unique,
+            ErrorKind::Released => false,
+            _ => self.is_faulty(),
+        };
+        assert!(allowed, "a tail failed: {error}");
     }
 
     /// Entries of a term, from an index on that may be taken already.

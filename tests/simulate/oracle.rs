@@ -5,10 +5,10 @@
 //! reported, none that was refused. Everything a call is told is checked as it is told.
 
 use crate::image::{Call, Image};
+use bytes::Bytes;
+use seawal::{Durability, Entry, Error, ErrorKind, HardState};
 use std::collections::BTreeSet;
 use std::time::Duration;
-
-use seawal::{Entry, Error, ErrorKind, HardState};
 
 /// Names a call, over the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,24 @@ pub(crate) enum Ending {
     Killed,
     /// The machine lost power.
     PowerLost,
+}
+
+/// Where an entry comes from: a call, or what was there before all of them, and its place there.
+type Origin = (CallId, usize);
+
+/// Someone who follows the log.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    level: Durability,
+    from: u64,
+    /// What was handed out last is one of these: several, where entries are equal.
+    last: Vec<Origin>,
+}
+
+impl Follower {
+    pub(crate) fn new(level: Durability, from: u64) -> Follower {
+        Follower { level, from, last: Vec::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -184,6 +202,82 @@ impl Oracle {
         if indexes_are_unique {
             self.durable_index(entry.index);
         }
+    }
+
+    /// All entries there ever were, in the order of the bytes, with their terms and records; and whether they are valid
+    /// when all that was accepted is there.
+    fn history(&self) -> Vec<(Origin, u64, (u64, &Bytes), bool)> {
+        let mut all = Vec::new();
+        let mut valid: Vec<usize> = Vec::new();
+        for (at, (term, data)) in self.base.entries.iter().enumerate() {
+            valid.push(all.len());
+            all.push(((CallId(0), at), at as u64 + 1, (*term, data), false));
+        }
+        let mut appended = self.base.term;
+        for Accepted { id, call, .. } in &self.calls {
+            let (first, term, records) = match call {
+                Call::Append(records) => {
+                    appended = appended.max(1);
+                    (valid.len() as u64 + 1, appended, &records[..])
+                }
+                Call::Save { first, term, records } => (*first, *term, &records[..]),
+                Call::State(state) => (valid.len() as u64 + 1, state.term, &[][..]),
+                Call::Snapshot(_) => continue,
+            };
+            appended = appended.max(term);
+            valid.truncate(first as usize - 1);
+            for (at, data) in records.iter().enumerate() {
+                valid.push(all.len());
+                all.push(((*id, at), first + at as u64, (term, data), false));
+            }
+        }
+        valid.into_iter().for_each(|at| all[at].3 = true);
+        all
+    }
+
+    /// A tail handed out an entry: nothing that is valid was left out before it, and it is as durable, or as much in the
+    /// kernel's hands, as a call that was reported. Says whether it is an entry of this life.
+    pub(crate) fn handed_out(&mut self, entry: &Entry, follower: &mut Follower) -> bool {
+        assert!(entry.index >= follower.from, "entry {} was not asked for", entry.index);
+        let history = self.history();
+        let mut last = Vec::new();
+        // Whether what comes next may follow on what came last.
+        let mut follows = follower.last.is_empty();
+        for (origin, index, (term, data), is_valid) in &history {
+            let is_it = (*index, *term, *data) == (entry.index, entry.term, &entry.data);
+            if follows && is_it {
+                last.push(*origin);
+            }
+            follows &= !is_valid || *index < follower.from;
+            follows |= follower.last.contains(origin);
+        }
+        let Some((id, _)) = last.first().copied() else {
+            panic!(
+                "P2: a tail ({:?}, from {}) hands out entry {} of term {}, which does not follow on {:?}",
+                follower.level, follower.from, entry.index, entry.term, follower.last
+            );
+        };
+        follower.last = last;
+        let is_new = id > CallId(0);
+        match follower.level {
+            Durability::Durable if is_new => self.durable(id),
+            Durability::Written if is_new && !self.has_failed() => {
+                self.written = self.written.max(self.place(id) + 1);
+            }
+            _ => {}
+        }
+        is_new
+    }
+
+    /// A tail of a log that was closed has ended: there is no more.
+    pub(crate) fn tail_ended(&self, follower: &Follower) {
+        assert!(!self.has_failed(), "P3: a tail ends in peace after a failure");
+        let after = follower.last.last().copied();
+        let missed = |(origin, index, _, is_valid): &(Origin, u64, _, bool)| {
+            after.is_none_or(|after| *origin > after) && *is_valid && *index >= follower.from
+        };
+        let missed = self.history().iter().find(|event| missed(event)).map(|event| event.0);
+        assert_eq!(missed, None, "a tail has ended before all was handed out");
     }
 
     /// The log was closed in peace: all that was accepted is there.

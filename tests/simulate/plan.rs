@@ -120,6 +120,7 @@ impl Plan {
             .group_bytes_max((4 << 10) << rng.u8(..3))
             .segment_bytes(kib([32, 48, 64][rng.usize(..3)]))
             .in_flight_max(rng.usize(2..=6))
+            .recent_bytes_max([0, 2 << 10, 16 << 10, 8 << 20][rng.usize(..4)])
             .idle_mark_after(self.idles.then_some(Duration::from_millis(2)));
         let options = match mode {
             Met::Dense => options
