@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "commit",
         &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload", "sync"],
     ),
-    ("recovery", &["segment", "format", "io", "watermark", "live", "index"]),
+    ("recovery", &["segment", "format", "io", "watermark", "live", "index", "inbox"]),
     ("read", &["recovery", "format", "io", "watermark", "live", "index", "inbox", "metrics"]),
     (
         "wal",

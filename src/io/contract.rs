@@ -845,7 +845,7 @@ async fn offloaded_work_reads<D: Disk>(disk: D, dir: &Path) {
         };
         let work = |file: &dyn BlockingFile| {
             let len = file.len().unwrap();
-            file.will_need(0, len);
+            file.will_read_on();
             let mut buf = AlignedBuf::with_len(2 * BLOCK_BYTES);
             let mut seen = Vec::new();
             while seen.len() < len as usize {

@@ -246,6 +246,7 @@ pub(crate) trait BlockingFile {
     /// As [`DiskFile::read_at`], into memory of the caller: says how much of `buf` was filled. For direct reads it is
     /// aligned to [`BLOCK_BYTES`].
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
-    /// These bytes will be read soon: a hint.
-    fn will_need(&self, offset: u64, len: u64);
+    /// It will be read from front to back: a hint. (Not `POSIX_FADV_WILLNEED`: the page cache would then consist of single
+    /// pages, from which all later reads are slower.)
+    fn will_read_on(&self);
 }

@@ -253,11 +253,10 @@ impl BlockingFile for HelpersFile {
         read(&self.file, offset, buf, self.direct)
     }
 
-    fn will_need(&self, offset: u64, len: u64) {
+    fn will_read_on(&self) {
         if !self.direct {
-            let len = std::num::NonZeroU64::new(len);
             // Only advice: without it the file is read all the same.
-            let _ = rustix::fs::fadvise(&*self.file, offset, len, Advice::WillNeed);
+            let _ = rustix::fs::fadvise(&*self.file, 0, None, Advice::Sequential);
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::format::frame::{FRAME_ALIGN, FrameLength, LENGTH_FIELD_BYTES};
 use crate::io::{AlignedBuf, BLOCK_BYTES, BlockingFile, DiskFile};
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -28,9 +27,6 @@ pub(crate) const FRAME_BYTES_MAX: u64 = 1 << 30;
 
 /// What a helper thread reads at a time: it is still in the cache of its core when it is checked.
 const HELPERS_PIECE_BYTES: u64 = 256 << 10;
-
-/// How far a helper thread has the kernel read ahead of it.
-const READ_AHEAD_BYTES: u64 = 4 << 20;
 
 /// Where pieces come from.
 pub(crate) trait Source {
@@ -69,13 +65,12 @@ impl<F: DiskFile> Source for F {
 /// A file on a helper thread: its reads block.
 pub(crate) struct HelpersFile<'a> {
     file: &'a dyn BlockingFile,
-    /// The kernel was told to read up to here.
-    announced: Cell<u64>,
 }
 
 impl<'a> HelpersFile<'a> {
     pub(crate) fn new(file: &'a dyn BlockingFile) -> HelpersFile<'a> {
-        HelpersFile { file, announced: Cell::new(0) }
+        file.will_read_on();
+        HelpersFile { file }
     }
 }
 
@@ -106,11 +101,6 @@ impl Source for HelpersFile<'_> {
     }
 
     async fn read(&self, spent: Reused, offset: u64, len: usize) -> io::Result<Reused> {
-        let ahead = self.announced.get().max(offset);
-        if ahead < offset + READ_AHEAD_BYTES / 2 + len as u64 {
-            self.file.will_need(ahead, READ_AHEAD_BYTES);
-            self.announced.set(ahead + READ_AHEAD_BYTES);
-        }
         // That of a frame larger than a piece is given back.
         let usual = HELPERS_PIECE_BYTES as usize + BLOCK_BYTES;
         let fits = |memory: &AlignedBuf| memory.len() >= len && memory.len() <= len.max(usual);
@@ -304,7 +294,6 @@ impl<F: DiskFile> Pieces<'_, F> {
     }
 
     /// The frame at `offset`.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "for `seawal dump`"))]
     pub(crate) async fn frame(&mut self, offset: u64) -> Result<Found> {
         let look = self.look(offset).await?;
         Ok(look.into_found(|place| decode::record(self.piece.slice(place))))

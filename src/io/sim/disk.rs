@@ -351,7 +351,7 @@ impl BlockingFile for BlockingReads<'_> {
         Ok(bytes.len())
     }
 
-    fn will_need(&self, _offset: u64, _len: u64) {}
+    fn will_read_on(&self) {}
 }
 
 /// One life of the simulated process.
