@@ -213,20 +213,20 @@ impl Recent {
         stretch: &std::ops::Range<Position>,
         index: u64,
     ) -> Option<Position> {
-        let first = self.blocks.partition_point(|block| block.end <= stretch.start);
-        let blocks = self.blocks.range(first..).take_while(|block| {
-            block.items.first().is_none_or(|_| block.position(0) < stretch.end)
-        });
-        for block in blocks {
-            let place = |item: &Item| Position::new(block.seq, item.offset);
-            let from = block.items.partition_point(|item| place(item) < stretch.start);
-            let to = block.items.partition_point(|item| place(item) < stretch.end);
-            let items = block.items.get(from..to).unwrap_or_default();
-            if let Ok(at) = items.binary_search_by_key(&index, |item| item.index) {
-                return Some(block.position(from + at));
-            }
-        }
-        None
+        // In the stretch, indexes are in the order of the blocks.
+        let before = |block: &Arc<Block>| {
+            block.end <= stretch.start
+                || block.items.last().is_none_or(|last| {
+                    Position::new(block.seq, last.offset) < stretch.end && last.index < index
+                })
+        };
+        let block = self.blocks.get(self.blocks.partition_point(before))?;
+        let place = |item: &Item| Position::new(block.seq, item.offset);
+        let from = block.items.partition_point(|item| place(item) < stretch.start);
+        let to = block.items.partition_point(|item| place(item) < stretch.end);
+        let items = block.items.get(from..to)?;
+        let at = items.binary_search_by_key(&index, |item| item.index).ok()?;
+        Some(block.position(from + at))
     }
 }
 

@@ -270,6 +270,8 @@ impl Waiting {
     }
 
     fn poll(&mut self, awaited: Awaited, context: &Context<'_>) -> Poll<Result<()>> {
+        // A waker is the caller's own code, its clone too.
+        let waker = context.waker().clone();
         let mut state = self.watermark.lock();
         if state.is_there(awaited) {
             return Poll::Ready(Ok(()));
@@ -281,7 +283,7 @@ impl Waiting {
             state.places += 1;
             state.places
         });
-        let replaced = state.waiters.insert(place, (awaited, context.waker().clone()));
+        let replaced = state.waiters.insert(place, (awaited, waker));
         let mover = state.mover.take();
         drop(state);
         drop(replaced);

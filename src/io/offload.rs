@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -34,7 +34,10 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// How many pieces of work run at the same time.
 pub(super) fn threads_max() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS_MAX))
+    // Asking takes several system calls.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (*CORES.get_or_init(cores)).min(THREADS_MAX)
 }
 
 /// An operation on its way to a helper, and its answer on the way back, in one piece of memory.

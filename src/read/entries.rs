@@ -13,10 +13,12 @@ use std::task::{Context, Poll, ready};
 /// The entries of a range of indexes, in order: a [`Stream`] for async callers, and for others an iterator by
 /// [`Entries::blocking`].
 ///
-/// Ends after the last entry of the range, or at the first error. If a later entry replaces one that was not yet handed
-/// out, the newer one is handed out; if the log gets shorter that way, the stream ends where the log does.
+/// Ends after the last entry of the range, or at the first error. If Raft replaces entries of the range meanwhile, what
+/// was handed out and what comes would not be one log: then [`ErrorKind::Replaced`] comes instead of the rest. If the
+/// range gets shorter without that, the stream ends where the log does.
 ///
-/// Payloads share memory with others that were read at the same time, up to 1 MiB: copy what is kept for long.
+/// Payloads share memory with others that were read or written at the same time, up to 1 MiB or a group: copy what is kept
+/// for long.
 ///
 /// # Cancel safety
 ///
@@ -26,6 +28,8 @@ use std::task::{Context, Poll, ready};
 pub struct Entries {
     /// `None` when there is no more to come.
     cursor: Option<Cursor>,
+    /// Where the range begins.
+    first: u64,
     /// Indexes still to be handed out.
     wanted: Range<u64>,
     /// Comes instead of entries.
@@ -36,12 +40,14 @@ impl Entries {
     /// The entries of a range, or why there is no such range.
     pub(crate) fn new(source: Source, range: impl RangeBounds<u64>) -> Entries {
         match bounds(&source, range) {
-            Ok(wanted) if wanted.is_empty() => Entries { cursor: None, wanted, refused: None },
+            Ok(wanted) if wanted.is_empty() => {
+                Entries { cursor: None, first: wanted.start, wanted, refused: None }
+            }
             Ok(wanted) => {
                 let cursor = Cursor::new(source, wanted.start);
-                Entries { cursor: Some(cursor), wanted, refused: None }
+                Entries { cursor: Some(cursor), first: wanted.start, wanted, refused: None }
             }
-            Err(error) => Entries { cursor: None, wanted: 0..0, refused: Some(error) },
+            Err(error) => Entries { cursor: None, first: 0, wanted: 0..0, refused: Some(error) },
         }
     }
 
@@ -50,7 +56,8 @@ impl Entries {
     /// # Errors
     ///
     /// [`ErrorKind::Released`] and [`ErrorKind::OutOfRange`] at once for a range that the log does not hold;
-    /// [`ErrorKind::Damaged`]; [`ErrorKind::Closed`]; what the operating system says. Nothing comes after an error.
+    /// [`ErrorKind::Replaced`]; [`ErrorKind::Damaged`]; [`ErrorKind::Closed`]; what the operating system says. Nothing comes
+    /// after an error.
     ///
     /// # Cancel safety
     ///
@@ -96,7 +103,10 @@ impl Entries {
             let come = ready!(cursor.poll_next(context))?;
             let wanted = self.wanted.start;
             match come {
-                Come::Entry(entry) if entry.index < wanted => {}
+                Come::Entry(entry) if entry.index < self.first => {}
+                Come::Entry(entry) if entry.index < wanted => {
+                    return Poll::Ready(Err(replaced(entry.index)));
+                }
                 Come::Entry(entry) if entry.index == wanted => {
                     self.wanted.start += 1;
                     if self.wanted.is_empty() {
@@ -166,6 +176,12 @@ pub(super) fn released(index: u64, first: u64) -> Error {
     )
     .with_first_index(first)
     .next("read from Wal::first_index on")
+}
+
+/// What was handed out of the range is not the log any more.
+fn replaced(index: u64) -> Error {
+    let what = format!("entry {index} was replaced after it was read, and so was all behind it");
+    Error::new(ErrorKind::Replaced, what).next("read the range again")
 }
 
 /// A cursor came past the place of the entry `index`.

@@ -20,12 +20,13 @@ use std::task::{Context, Poll, ready};
 ///
 /// **Conflicts.** Where Raft replaces entries, the new ones come after those that they replace, with lower indexes: an
 /// entry whose index is not above that of the one before it replaces that one and all that follow it. What was replaced
-/// before it was handed out is left out.
+/// before the reader came to it is left out; up to 128 entries lie ready at the reader.
 ///
 /// **The end.** When the log is closed, what is in memory still comes, then the stream ends. After a failure of the log
 /// that failure comes, behind everything that got durable.
 ///
-/// Payloads share memory with others that were written or read at the same time, up to 1 MiB: copy what is kept for long.
+/// Payloads share memory with others that were written or read at the same time, up to 1 MiB or a group: copy what is kept
+/// for long.
 ///
 /// # Cancel safety
 ///

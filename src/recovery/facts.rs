@@ -7,11 +7,19 @@
 
 use super::walk::{Content, Fact};
 use crate::index::{Point, SparseIndex};
-use crate::types::{HardState, Position, Snapshot};
+use crate::types::{ConfState, HardState, Position, Snapshot};
 use bytes::Bytes;
 
 /// The walk pauses when there are so many items: 64 bytes each.
 const ITEMS_MAX: usize = 1 << 15;
+
+/// Or when they hold so much: metadata and members of a group may be long.
+const BYTES_MAX: usize = 1 << 20;
+
+fn members_bytes(conf: &ConfState) -> usize {
+    let lists = [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next];
+    lists.iter().map(|list| list.len() * size_of::<u64>()).sum()
+}
 
 /// Entries of one term with consecutive indexes, in a row of records between which no other item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +55,8 @@ pub(crate) struct Facts {
     /// Of any hard state.
     pub state_term_max: u64,
     pub points: SparseIndex,
+    /// What items hold besides themselves, about.
+    bytes: usize,
 }
 
 /// How far facts had come at some place.
@@ -84,8 +94,14 @@ impl Facts {
                 self.state = Some(state);
                 self.state_term_max = self.state_term_max.max(state.term);
             }
-            Content::Metadata(data) => self.items.push(Item::Metadata { data, position }),
-            Content::Snapshot(snapshot) => self.items.push(Item::Snapshot { snapshot, position }),
+            Content::Metadata(data) => {
+                self.bytes += data.as_ref().map_or(0, Bytes::len);
+                self.items.push(Item::Metadata { data, position });
+            }
+            Content::Snapshot(snapshot) => {
+                self.bytes += snapshot.conf_state.as_ref().map_or(0, members_bytes);
+                self.items.push(Item::Snapshot { snapshot, position });
+            }
             Content::Other => {}
         }
     }
@@ -96,11 +112,12 @@ impl Facts {
         self.state = later.state.or(self.state);
         self.state_term_max = self.state_term_max.max(later.state_term_max);
         self.points.extend(&later.points);
+        self.bytes += later.bytes;
     }
 
     /// They should be taken before there are more.
     pub(crate) fn are_many(&self) -> bool {
-        self.items.len() >= ITEMS_MAX
+        self.items.len() >= ITEMS_MAX || self.bytes >= BYTES_MAX
     }
 
     pub(crate) fn checkpoint(&self) -> Checkpoint {

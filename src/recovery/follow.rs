@@ -45,7 +45,7 @@ const BEFORE_READING_AGAIN: Duration = Duration::from_millis(20);
 const JUDGE_AFTER: Duration = Duration::from_millis(100);
 const JUDGE_AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// Steps of a look, each of at most a piece, or a group: then whoever waits for the look is told.
+/// Steps, each of at most a piece, or a group, before others on this thread get their turn.
 const STEPS_MAX: usize = 64;
 
 /// Payloads that are shown at a time, about.
@@ -63,11 +63,10 @@ pub(crate) async fn follow<D: Disk>(disk: D, dir: PathBuf, scan: Scan, mover: Mo
     let mut pause = PAUSE_MIN;
     let mut failed = None;
     while follower.mover.is_wanted().await {
-        follower.mover.look_begins();
         let shown = follower.shown;
         match follower.look().await {
-            Ok(moved) => {
-                follower.mover.look_ended();
+            Ok(()) => {
+                let moved = follower.shown != shown;
                 pause = if moved { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             }
             Err(error) => {
@@ -93,6 +92,8 @@ pub(crate) async fn follow<D: Disk>(disk: D, dir: PathBuf, scan: Scan, mover: Mo
 enum Step {
     /// There may be more.
     On,
+    /// All that this segment has was read, and some of it was new.
+    AtEnd,
     /// There is no more now.
     Rest,
 }
@@ -127,6 +128,8 @@ struct Follower<D: Disk> {
     /// What is read at a time.
     piece_bytes: u64,
     stuck: Option<Stuck>,
+    /// While a look goes on: the newest segment as it began.
+    look_upto: Option<Seq>,
 }
 
 impl<D: Disk> Follower<D> {
@@ -147,18 +150,31 @@ impl<D: Disk> Follower<D> {
             last_frame: None,
             piece_bytes: BLOCK_BYTES as u64,
             stuck: None,
+            look_upto: None,
         }
     }
 
-    /// Takes in what is new. Says whether anything was shown.
-    async fn look(&mut self) -> Result<bool> {
-        let shown = self.shown;
+    /// Takes in what is new, or a good part of it. Whoever waits for a look is told when it has come to where the newest
+    /// segment ended as it began, or later: a busy writer does not keep it from its end.
+    async fn look(&mut self) -> Result<()> {
+        let upto = match self.look_upto {
+            Some(upto) => upto,
+            None => {
+                self.mover.look_begins();
+                let segments = self.list().await?;
+                let upto = segments.last().map_or(self.shown.seq, |newest| newest.name.seq);
+                *self.look_upto.insert(upto)
+            }
+        };
         for _ in 0..STEPS_MAX {
-            if self.step().await? == Step::Rest {
+            let step = self.step().await?;
+            if step == Step::Rest || step == Step::AtEnd && self.shown.seq >= upto {
+                self.look_upto = None;
+                self.mover.look_ended();
                 break;
             }
         }
-        Ok(self.shown != shown)
+        Ok(())
     }
 
     /// Walks on through at most a piece, and shows what that proves.
@@ -177,6 +193,10 @@ impl<D: Disk> Follower<D> {
         let mut facts = Facts::default();
         let end = walk.stretch(&mut pieces, self.shown.seq, &path, stretch, &mut facts).await?;
         let is_all = sealed && matches!(end, SegmentEnd::End { .. });
+        let on = match end {
+            SegmentEnd::Pause { .. } => Step::On,
+            SegmentEnd::End { .. } | SegmentEnd::Stop(_) => Step::AtEnd,
+        };
         let (offset, stop) = match end {
             SegmentEnd::End { offset } | SegmentEnd::Pause { offset } => (offset, None),
             SegmentEnd::Stop(stop) => {
@@ -194,11 +214,11 @@ impl<D: Disk> Follower<D> {
                 pieces = pieces.with_piece_bytes(PIECE_BYTES);
             }
             self.show_up_to(&mut pieces, limit).await?;
-            return Ok(Step::On);
+            return Ok(on);
         }
         match advance {
             0 => self.end_of_segment(&file, stop).await,
-            _ => Ok(Step::On),
+            _ => Ok(on),
         }
     }
 

@@ -50,7 +50,7 @@ impl Replay {
 
     /// Takes in the next facts, which stand in the segment at `path`.
     pub(crate) fn take(&mut self, facts: Facts, path: &Path) -> Result<()> {
-        let Facts { items, state, state_term_max, points } = facts;
+        let Facts { items, state, state_term_max, points, .. } = facts;
         for item in items {
             match item {
                 Item::Entries(run) => self.entries(&run, path)?,

@@ -741,3 +741,37 @@ fn catching_up_reads_each_byte_a_few_times() {
         assert!(reads.len() <= 60, "{} reads of {bytes} bytes", reads.len());
     });
 }
+
+/// A refresh shows all that was there when it was asked for, also where that takes more steps than others wait for; and it
+/// ends while a writer goes on and on.
+#[test]
+fn a_refresh_comes_to_the_end() {
+    let sim = machine(5);
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options(), How::Create).await.unwrap();
+        wal.append(payload(0, 100)).await.unwrap();
+        let reader = reader(&sim).await.unwrap();
+        for n in 1..=200 {
+            wal.append(payload(n, 8000)).await.unwrap();
+        }
+        sleep(&sim, Duration::from_millis(200)).await;
+        assert!(wal.stats().cuts > 64, "more segments than steps");
+        within(&sim, reader.refresh(), "a long way").await.unwrap();
+        assert_eq!(reader.last_index(), 201);
+
+        let busy = async {
+            for n in 1..=3000 {
+                wal.append(payload(n, 100)).await.unwrap();
+            }
+        };
+        let refreshes = async {
+            for _ in 0..3 {
+                reader.refresh().await.unwrap();
+            }
+            wal.durable_index()
+        };
+        let ((), seen) = futures_util::future::join(busy, refreshes).await;
+        assert!(seen < 3201, "it waited until the writer had nothing more to write");
+        wal.close().await.unwrap();
+    });
+}

@@ -334,3 +334,45 @@ fn a_poisoned_log_is_read() {
         });
     }
 }
+
+/// Raft replaces entries of a range while it is read. Old entries in front and new ones behind were never one log: whoever
+/// reads is told.
+#[test]
+fn a_range_is_of_one_log() {
+    for recent_bytes_max in [0, 8 << 20] {
+        let sim = machine(9);
+        sim.block_on(async {
+            let options = super::options().recent_bytes_max(recent_bytes_max);
+            let wal = create(&sim, &options).await;
+            let entry =
+                |index, term| Entry { index, term, data: payload(index, 50), ..Entry::default() };
+            let entries = |range: std::ops::Range<u64>, term| {
+                range.map(|index| entry(index, term)).collect::<Vec<_>>()
+            };
+            wal.save(HardState::default(), entries(1..401, 1)).await.unwrap();
+            let (mut long, mut short) = (wal.read(..), wal.read(1..=20));
+            for index in 1..=10 {
+                assert_eq!(long.next().await.unwrap().unwrap().index, index);
+                assert_eq!(short.next().await.unwrap().unwrap().index, index);
+            }
+            wal.save(HardState::default(), entries(5..401, 2)).await.unwrap();
+            let mut terms = Vec::new();
+            let error = loop {
+                match long.next().await.expect("the range has not ended") {
+                    Ok(entry) => terms.push(entry.term),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::Replaced, "{error}");
+            assert!(terms.iter().all(|term| *term == 1), "{terms:?}");
+            assert!(long.next().await.is_none());
+            // What is handed out to its end was the log at some time.
+            while let Some(entry) = short.next().await {
+                assert_eq!(entry.unwrap().term, 1);
+            }
+            let again = collect(wal.read(..)).await.unwrap();
+            assert!(again.iter().all(|entry| (entry.index < 5) == (entry.term == 1)));
+            wal.close().await.unwrap();
+        });
+    }
+}
