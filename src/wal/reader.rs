@@ -13,11 +13,13 @@ use std::path::Path;
 
 /// A log opened for reading only: another process may have it open for writing, or nobody.
 ///
-/// It shows the log as it was when it was opened, and changes nothing on disk. A torn tail is passed over. While a
+/// It shows the log as opening it for writing would have found it, and changes nothing on disk. A torn tail is passed
+/// over. The last records may not be proven durable then: if somebody is writing, a loss of power may still take them.
+/// While a
 /// [`Tail`] of it waits for more, or at [`Reader::refresh`], it looks for what was appended since; then it shows that,
 /// in all that is read from it.
 ///
-/// Of what was appended it shows what the log proves durable: what a later group, or the mark that the writer leaves
+/// Of what was appended since, it shows what the log proves durable: what a later group, or the mark that the writer leaves
 /// when nothing was appended for [`Options::idle_mark_after`](crate::Options), says of what is before it. In a log
 /// without such marks (etcd's) it shows every record that is sound. A writer in the middle of something is never taken
 /// for damage, and one that dies, and another that opens the log, changes nothing that was shown.

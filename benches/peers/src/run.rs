@@ -166,7 +166,8 @@ pub fn run(a: &Args) -> Result<()> {
     let only: Vec<String> = list(a, "only");
     let chosen_parts: Vec<String> = list(a, "parts");
     let parts = if chosen_parts.is_empty() {
-        PARTS.map(str::to_owned).to_vec()
+        // Of logs of up to 10 GB: only when it is asked for.
+        PARTS.iter().filter(|part| **part != "reads").map(|part| part.to_string()).collect()
     } else {
         chosen_parts.clone()
     };
