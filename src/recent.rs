@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A block takes no further group when it holds this much.
-const BLOCK_FULL_BYTES: usize = 32 << 10;
+const BLOCK_FULL_BYTES: usize = 64 << 10;
 
 /// An entry that lies in a block.
 #[derive(Debug)]
@@ -50,6 +50,14 @@ impl Block {
 
     fn memory(&self) -> usize {
         size_of::<Block>() + self.bytes.capacity() + self.items.capacity() * size_of::<Item>()
+    }
+
+    /// It takes more than one group: then it takes many, and shall not grow with each.
+    fn make_room(&mut self) {
+        let groups = BLOCK_FULL_BYTES / self.bytes.len().max(1);
+        let items = (self.items.len() * groups).min(BLOCK_FULL_BYTES / size_of::<Item>());
+        self.items.reserve(items.saturating_sub(self.items.len()));
+        self.bytes.reserve(BLOCK_FULL_BYTES.saturating_sub(self.bytes.len()));
     }
 
     fn position(&self, item: usize) -> Position {
@@ -151,6 +159,7 @@ impl Recent {
         match open.and_then(Arc::get_mut) {
             Some(block) => {
                 self.bytes -= block.memory();
+                block.make_room();
                 block.push(records, positions);
                 block.end = end;
                 self.bytes += block.memory();
