@@ -16,8 +16,9 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A block takes no further group when it holds this much.
+/// A block takes no further group when it holds this much, or this part of all that may be kept: blocks go as a whole.
 const BLOCK_FULL_BYTES: usize = 64 << 10;
+const BLOCK_PARTS: usize = 16;
 
 /// An entry that lies in a block.
 #[derive(Debug)]
@@ -53,11 +54,11 @@ impl Block {
     }
 
     /// It takes more than one group: then it takes many, and shall not grow with each.
-    fn make_room(&mut self) {
-        let groups = BLOCK_FULL_BYTES / self.bytes.len().max(1);
-        let items = (self.items.len() * groups).min(BLOCK_FULL_BYTES / size_of::<Item>());
+    fn make_room(&mut self, full: usize) {
+        let groups = full / self.bytes.len().max(1);
+        let items = (self.items.len() * groups).min(full / size_of::<Item>());
         self.items.reserve(items.saturating_sub(self.items.len()));
-        self.bytes.reserve(BLOCK_FULL_BYTES.saturating_sub(self.bytes.len()));
+        self.bytes.reserve(full.saturating_sub(self.bytes.len()));
     }
 
     fn position(&self, item: usize) -> Position {
@@ -150,16 +151,17 @@ impl Recent {
             self.start = end;
             return;
         }
+        let full = BLOCK_FULL_BYTES.min(self.bytes_max / BLOCK_PARTS);
         let open = self.blocks.back_mut().filter(|block| {
             block.seq == end.seq
-                && block.bytes.len() < BLOCK_FULL_BYTES
-                && block.items.len() * size_of::<Item>() < BLOCK_FULL_BYTES
+                && block.bytes.len() < full
+                && block.items.len() * size_of::<Item>() < full
         });
         // Not while somebody reads it.
         match open.and_then(Arc::get_mut) {
             Some(block) => {
                 self.bytes -= block.memory();
-                block.make_room();
+                block.make_room(full);
                 block.push(records, positions);
                 block.end = end;
                 self.bytes += block.memory();
