@@ -7,10 +7,8 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::inbox::Inbox;
-use crate::index::SparseIndex;
-use crate::live::Live;
-use crate::types::Position;
-use crate::watermark::watermark;
+use crate::types::{Durability, Position};
+use crate::watermark::of_nothing;
 use loom::future::block_on;
 use loom::thread;
 use std::future::Future;
