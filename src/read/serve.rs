@@ -90,9 +90,11 @@ impl Spares {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(self: &Arc<Self>) -> Large {
-        let memory = self.lock().pop();
-        let memory = memory.unwrap_or_else(|| AlignedBuf::with_len(LARGE_BYTES));
+    /// Memory for so many bytes; what is not much of a large piece has its own.
+    fn take(self: &Arc<Self>, bytes: usize) -> Large {
+        let len = if bytes > LARGE_BYTES / 2 { LARGE_BYTES } else { bytes };
+        let spare = if len == LARGE_BYTES { self.lock().pop() } else { None };
+        let memory = spare.unwrap_or_else(|| AlignedBuf::with_len(len));
         Large { memory, spares: Arc::clone(self) }
     }
 }
@@ -113,7 +115,7 @@ impl Drop for Large {
     fn drop(&mut self) {
         let memory = std::mem::replace(&mut self.memory, AlignedBuf::with_len(0));
         let mut spares = self.spares.lock();
-        if spares.len() < SPARES_MAX {
+        if memory.len() == LARGE_BYTES && spares.len() < SPARES_MAX {
             spares.push(memory);
         }
     }
@@ -133,7 +135,10 @@ impl<D: Disk> Files<D> {
         let from = request.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let ahead = (request.offset - from) as usize;
         let end = ahead + request.bytes as usize;
-        let bytes = end.next_multiple_of(BLOCK_BYTES);
+        // No memory is taken for what the file does not have.
+        let len = file.len().map_err(|error| Error::io("asking for the length", path, error))?;
+        let left = len.saturating_sub(from).min(end as u64) as usize;
+        let bytes = left.next_multiple_of(BLOCK_BYTES);
         assert!(bytes <= LARGE_BYTES, "nobody asks for more than a piece");
         let piece = match bytes <= SMALL_BYTES_MAX {
             true => file.read_at(from, bytes).await.map(Bytes::from_owner),
@@ -144,7 +149,7 @@ impl<D: Disk> Files<D> {
     }
 
     async fn read_large(&self, file: &D::File, from: u64, bytes: usize) -> io::Result<Bytes> {
-        let mut large = self.spares.take();
+        let mut large = self.spares.take(bytes);
         let read = file.offload(move |file| {
             let filled = file.read_at(from, &mut large.memory[..bytes])?;
             Ok(Bytes::from_owner(large).slice(..filled))
