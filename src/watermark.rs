@@ -155,8 +155,8 @@ pub(crate) enum Before {
 /// Where reading goes on.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// With these entries.
-    Entries(Vec<(Position, Entry)>, Position),
+    /// With these entries, and then at this place.
+    Entries(Vec<Entry>, Position),
     /// In the files, up to this place.
     Files(Position),
     /// Nowhere: there are no more entries before this index.
@@ -214,9 +214,9 @@ impl Watermark {
         let Some(found) = state.recent.after(at, *limit, max) else {
             return Next::End(live.next());
         };
-        let is_live = |entry: &(Position, Entry)| live.is_live(entry.1.index, entry.0);
-        let end = found.end();
-        Next::Entries(found.entries().filter(is_live).collect(), end)
+        let is_live = |(position, entry): &(Position, Entry)| live.is_live(entry.index, *position);
+        let entries = found.entries().filter(is_live).map(|(_, entry)| entry).collect();
+        Next::Entries(entries, found.end())
     }
 
     /// Where the entry `index` should be.

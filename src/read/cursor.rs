@@ -57,7 +57,7 @@ pub(crate) struct Cursor {
     at: Position,
     /// While reading from files.
     files: Option<Box<Files>>,
-    ready: VecDeque<(Position, Entry)>,
+    ready: VecDeque<Entry>,
 }
 
 impl Cursor {
@@ -77,7 +77,7 @@ impl Cursor {
     /// The next entry that was valid when it was taken.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Come>> {
         loop {
-            if let Some((_, entry)) = self.ready.pop_front() {
+            if let Some(entry) = self.ready.pop_front() {
                 return Poll::Ready(Ok(Come::Entry(entry)));
             }
             if let Some(next) = ready!(self.poll_more(context))? {
@@ -103,16 +103,16 @@ impl Cursor {
             let from = watermark.point_at(self.at);
             Box::new(Files::new(Arc::clone(requests), watermark.clone(), from))
         });
-        let mut found = ready!(files.poll_entries(limit, ENTRIES_AT_ONCE_MAX, context))?;
+        let found = ready!(files.poll_entries(limit, ENTRIES_AT_ONCE_MAX, context))?;
         let from = self.at;
         self.at = from.max(files.at());
         watermark.with_live(*durability, |live| {
             // Reading began before the place, where a chain was known.
-            found.retain(|(position, entry)| {
+            let wanted = |(position, entry): &(Position, Entry)| {
                 *position >= from && live.is_live(entry.index, *position)
-            });
+            };
+            self.ready.extend(found.into_iter().filter(wanted).map(|(_, entry)| entry));
         });
-        self.ready.extend(found);
         Poll::Ready(Ok(None))
     }
 

@@ -133,11 +133,8 @@ impl Files {
                     return Poll::Ready(Err(self.damaged("zeros where a record was written")));
                 }
                 Frame::EndOfSegment => self.begin(self.at.seq.next()),
-                // What is decoded goes out first.
-                Frame::InNextPiece if !found.is_empty() => {
-                    self.ask(limit)?;
-                    break;
-                }
+                // What is decoded goes out first; who wants no more asks for no more.
+                Frame::InNextPiece if !found.is_empty() => break,
                 Frame::InNextPiece => ready!(self.poll_piece(limit, context))?,
             }
         }
@@ -273,11 +270,10 @@ impl Files {
         }
         self.piece = piece;
         self.piece_bytes = (self.piece_bytes * 4).min(PIECE_BYTES);
-        self.ask(limit)?;
         Poll::Ready(Ok(()))
     }
 
-    /// Asks for pieces ahead, up to the limit.
+    /// Asks for the next piece, and for more ahead of it, up to the limit.
     fn ask(&mut self, limit: Position) -> Result<()> {
         let file = match &self.file {
             Some(file) => file.clone(),

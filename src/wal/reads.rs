@@ -72,7 +72,7 @@ impl Wal {
     /// The first index there is; the one after [`Wal::last_index`] when there are no entries.
     #[must_use]
     pub fn first_index(&self) -> u64 {
-        self.source().first_and_next().0
+        self.handle.watermark.with_live(self.durability, |live| live.base() + 1)
     }
 
     /// The last index that was accepted, durable or not; one less than [`Wal::first_index`] when there are none.
