@@ -33,6 +33,7 @@ compile_error!(
     "seawal runs on Linux only: it needs open-file-description locks, fallocate and (optionally) io_uring"
 );
 
+mod blocking;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -65,6 +66,7 @@ mod watermark;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use blocking::Blocking;
 #[cfg(feature = "experimental")]
 pub use commit::policy::{Adaptive, Fixed, GroupCommit, GroupDecision, GroupPolicy, GroupView};
 pub use commit::ticket::Ticket;
@@ -76,9 +78,9 @@ pub use io::Backend;
 pub use metrics::Stats;
 pub use options::Options;
 pub use payload::Payload;
-pub use read::entries::{BlockingEntries, Entries};
-pub use read::tail::{BlockingTail, Tail};
-pub use recovery::verify::{BlockingVerification, Verification, VerifiedSegment};
+pub use read::entries::Entries;
+pub use read::tail::Tail;
+pub use recovery::verify::{Verification, VerifiedSegment};
 pub use segment::method::{Packing, Prealloc, SyncMethod};
 pub use types::{
     ConfState, Durability, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start,

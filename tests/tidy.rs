@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("error", &[]),
+    ("blocking", &[]),
     ("live", &[]),
     ("index", &["format"]),
     ("recent", &["format"]),
@@ -27,8 +28,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         "commit",
         &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload", "sync"],
     ),
-    ("recovery", &["segment", "format", "io", "watermark", "live", "index", "inbox"]),
-    ("read", &["recovery", "format", "io", "watermark", "live", "index", "inbox", "metrics"]),
+    ("recovery", &["blocking", "segment", "format", "io", "watermark", "live", "index", "inbox"]),
+    (
+        "read",
+        &["blocking", "recovery", "format", "io", "watermark", "live", "index", "inbox", "metrics"],
+    ),
     (
         "wal",
         &[

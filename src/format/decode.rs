@@ -8,12 +8,15 @@
 //! by hand, on plain slices. Whatever looks any other way is for prost to parse, or to refuse: what bytes mean, and
 //! which are an error, is prost's word alone.
 
+use super::crc::Chain;
 use super::pb::{raftpb, walpb};
+use super::record::RecordType;
 use crate::types::{ConfState, Entry, EntryKind, HardState, Snapshot};
 use bytes::{Buf, Bytes};
 use prost::{DecodeError, Message};
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 /// A record as it is stored, its data not interpreted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,22 @@ pub(crate) struct RawRecord<D = Bytes> {
     pub record_type: i64,
     pub crc: u32,
     pub data: Option<D>,
+}
+
+impl<D: Deref<Target = [u8]>> RawRecord<D> {
+    pub(crate) fn is_crc(&self) -> bool {
+        self.record_type == RecordType::Crc as i64
+    }
+
+    /// What its checksum has to be if `before` is the chain before it. A crc record stands for the chain so far, and its data
+    /// is not part of it; where nothing came before (0), it says what the chain is.
+    pub(crate) fn chain_after(&self, before: Chain) -> Chain {
+        match &self.data {
+            _ if self.is_crc() && before == Chain(0) => Chain(self.crc),
+            Some(data) if !self.is_crc() => before.after(data),
+            _ => before,
+        }
+    }
 }
 
 /// Why the data of a record is not what its type says.

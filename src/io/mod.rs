@@ -136,6 +136,21 @@ pub(crate) trait Disk: Clone + 'static {
         access: Access,
         lane: Lane,
     ) -> impl Future<Output = io::Result<Self::File>>;
+    /// Opens a file for reading past the page cache, or through it where the file system cannot; says which.
+    fn open_past_cache(
+        &self,
+        path: &Path,
+        lane: Lane,
+    ) -> impl Future<Output = io::Result<(Self::File, bool)>> {
+        async move {
+            match self.open(path, Access::ReadDirect, lane).await {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    Ok((self.open(path, Access::Read, lane).await?, false))
+                }
+                opened => Ok((opened?, true)),
+            }
+        }
+    }
     /// The entries of a directory without `.` and `..`, in no particular order.
     fn list(&self, dir: &Path) -> impl Future<Output = io::Result<Vec<DirEntry>>>;
     /// Creates one directory with mode 0700; `AlreadyExists` if there is anything of that name.

@@ -1,6 +1,7 @@
 //! The entries of a range.
 
 use super::cursor::{Come, Cursor, Source};
+use crate::blocking::Blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Entry;
 use bytes::Bytes;
@@ -91,8 +92,8 @@ impl Entries {
     }
 
     /// An iterator that blocks the thread while it waits.
-    pub fn blocking(self) -> BlockingEntries {
-        BlockingEntries { entries: self }
+    pub fn blocking(self) -> Blocking<Entries> {
+        Blocking::new(self)
     }
 
     fn poll_entry(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Entry>>> {
@@ -211,19 +212,5 @@ impl Stream for Entries {
             self.cursor = None;
         }
         Poll::Ready(outcome.transpose())
-    }
-}
-
-/// Entries for callers that are not async; see [`Entries::blocking`].
-#[derive(Debug)]
-pub struct BlockingEntries {
-    entries: Entries,
-}
-
-impl Iterator for BlockingEntries {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Result<Entry>> {
-        pollster::block_on(self.entries.next())
     }
 }

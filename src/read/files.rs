@@ -2,7 +2,7 @@
 
 use super::serve::ReadRequest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::decode::{self, RawRecord};
+use crate::format::decode;
 use crate::format::frame::{FrameLength, LENGTH_FIELD_BYTES};
 use crate::format::{Chain, RecordType};
 use crate::inbox::Inbox;
@@ -217,24 +217,19 @@ impl Files {
 
     fn record(&mut self, frame: &Bytes, length: FrameLength) -> Result<Option<Entry>> {
         let body = &frame[LENGTH_FIELD_BYTES..LENGTH_FIELD_BYTES + length.record as usize];
-        let RawRecord { record_type, crc, data } = decode::record_in(body)
+        let record = decode::record_in(body)
             .map_err(|error| self.damaged(&format!("the record does not parse ({error})")))?;
-        let is_crc = record_type == RecordType::Crc as i64;
-        let chain = match &data {
-            _ if is_crc && self.chain == Chain(0) => Chain(crc),
-            Some(data) if !is_crc => self.chain.after(data),
-            _ => self.chain,
-        };
-        if chain.0 != crc {
-            let what = format!("checksum mismatch (stored {crc:08x}, computed {:08x})", chain.0);
+        let (stored, chain) = (record.crc, record.chain_after(self.chain));
+        if chain.0 != stored {
+            let what = format!("checksum mismatch (stored {stored:08x}, computed {:08x})", chain.0);
             return Err(self.damaged(&what));
         }
         self.chain = chain;
-        if record_type != RecordType::Entry as i64 {
+        if record.record_type != RecordType::Entry as i64 {
             return Ok(None);
         }
         // As it mostly is, the data is a part of the frame, and is not copied.
-        let data = match data.unwrap_or_default() {
+        let data = match record.data.unwrap_or_default() {
             Cow::Borrowed(data) => frame.slice_ref(data),
             Cow::Owned(data) => data.into(),
         };

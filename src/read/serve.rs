@@ -162,12 +162,9 @@ impl<D: Disk> Files<D> {
         if let Some(open) = self.open.borrow().iter().find(known) {
             return Ok(Rc::clone(&open.file));
         }
-        let access = if direct { Access::ReadDirect } else { Access::Read };
-        let opened = match self.disk.open(path, access, Lane::Background).await {
-            Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
-                self.disk.open(path, Access::Read, Lane::Background).await
-            }
-            opened => opened,
+        let opened = match direct {
+            true => self.disk.open_past_cache(path, Lane::Background).await.map(|(file, _)| file),
+            false => self.disk.open(path, Access::Read, Lane::Background).await,
         };
         let file = Rc::new(opened.map_err(|error| {
             match error.kind() {

@@ -2,6 +2,7 @@
 
 use super::cursor::{Come, Cursor, Source};
 use super::entries::{beyond, missing, released};
+use crate::blocking::Blocking;
 use crate::error::{Error, Result};
 use crate::types::Entry;
 use crate::watermark::Waiting;
@@ -77,8 +78,8 @@ impl Tail {
     }
 
     /// An iterator that blocks the thread while it waits.
-    pub fn blocking(self) -> BlockingTail {
-        BlockingTail { tail: self }
+    pub fn blocking(self) -> Blocking<Tail> {
+        Blocking::new(self)
     }
 
     fn poll_entry(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Entry>>> {
@@ -119,19 +120,5 @@ impl Stream for Tail {
             self.cursor = None;
         }
         Poll::Ready(outcome.transpose())
-    }
-}
-
-/// A tail for callers that are not async; see [`Tail::blocking`].
-#[derive(Debug)]
-pub struct BlockingTail {
-    tail: Tail,
-}
-
-impl Iterator for BlockingTail {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Result<Entry>> {
-        pollster::block_on(self.tail.next())
     }
 }

@@ -526,13 +526,7 @@ impl Frames {
         let Found::Record { record, bytes } = pieces.frame(self.at).await? else {
             return Ok(None);
         };
-        let is_crc = record.record_type == RecordType::Crc as i64;
-        let chain = match &record.data {
-            // The head of a segment.
-            _ if is_crc && self.chain == Chain(0) => Chain(record.crc),
-            Some(data) if !is_crc => self.chain.after(data),
-            _ => self.chain,
-        };
+        let chain = record.chain_after(self.chain);
         if chain.0 != record.crc {
             return Ok(None);
         }

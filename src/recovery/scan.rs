@@ -14,7 +14,6 @@ use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::segment::dir::{self, SegmentFile};
 use crate::types::{Position, Snapshot, Start};
 use std::future::{Future, poll_fn};
-use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
@@ -68,10 +67,10 @@ enum Judge {
 }
 
 /// Nobody writes to sealed segments; when a log is opened, nobody waits for anything else.
-const SEALED: Manner = Manner { heeds: Heeds::All, access: Access::Read, lane: Lane::Commit };
+const SEALED: Manner = Manner { heeds: Heeds::All, past_cache: false, lane: Lane::Commit };
 
 /// What was not synced is only believed if the disk has it.
-const NEWEST: Manner = Manner { access: Access::ReadDirect, ..SEALED };
+const NEWEST: Manner = Manner { past_cache: true, ..SEALED };
 
 /// Reads the log from `start` to its end. Damage is an error; a torn tail is not.
 pub(crate) async fn scan<D: Disk>(
@@ -267,19 +266,15 @@ pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -
 
 /// Opens the newest segment past the page cache, where the file system can; says whether it could.
 pub(super) async fn open_newest<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, bool)> {
-    match disk.open(path, Access::ReadDirect, Lane::Commit).await {
-        Ok(file) => Ok((file, true)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            Ok((open(disk, path, Access::Read).await?, false))
-        }
-        Err(error) => Err(Error::io("opening", path, error)),
-    }
+    let opened = disk.open_past_cache(path, Lane::Commit).await;
+    opened.map_err(|error| Error::io("opening", path, error))
 }
 
 /// The id that the newest of these segments with a mark in its head has.
 async fn log_id_of_heads<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<Option<LogId>> {
     for segment in segments.iter().rev() {
-        let file = open(disk, &segment.path, Access::Read).await?;
+        let file = disk.open(&segment.path, Access::Read, Lane::Commit).await;
+        let file = file.map_err(|error| Error::io("opening", &segment.path, error))?;
         // Of a log of etcd's there may be many: no more of each than it takes.
         const _: () = assert!(MARK_FRAME_BYTES <= BLOCK_BYTES as u64);
         let head = file.read_at(0, BLOCK_BYTES).await;
@@ -290,10 +285,6 @@ async fn log_id_of_heads<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<
         }
     }
     Ok(None)
-}
-
-async fn open<D: Disk>(disk: &D, path: &Path, access: Access) -> Result<D::File> {
-    disk.open(path, access, Lane::Commit).await.map_err(|error| Error::io("opening", path, error))
 }
 
 pub(super) fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {

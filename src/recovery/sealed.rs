@@ -18,7 +18,6 @@ use crate::io::{Access, Disk, DiskFile, Lane};
 use crate::segment::dir::SegmentFile;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -26,7 +25,8 @@ use std::task::Poll;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manner {
     pub heeds: Heeds,
-    pub access: Access,
+    /// Only what the disk has is read, where the file system can.
+    pub past_cache: bool,
     pub lane: Lane,
 }
 
@@ -49,15 +49,9 @@ pub(crate) async fn walk<D: Disk>(
     from: u64,
 ) -> Result<Digest> {
     let path = segment.path.clone();
-    let file = match disk.open(&path, manner.access, manner.lane).await {
-        // The file system cannot read past the page cache.
-        Err(error)
-            if manner.access == Access::ReadDirect
-                && error.kind() == io::ErrorKind::InvalidInput =>
-        {
-            disk.open(&path, Access::Read, manner.lane).await
-        }
-        outcome => outcome,
+    let file = match manner.past_cache {
+        true => disk.open_past_cache(&path, manner.lane).await.map(|(file, _)| file),
+        false => disk.open(&path, Access::Read, manner.lane).await,
     };
     let file = file.map_err(|error| Error::io("opening", &path, error))?;
     let seq = segment.name.seq;

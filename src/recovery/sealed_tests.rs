@@ -7,7 +7,7 @@ use super::tests::Unmarked;
 use super::walk::{Heeds, SegmentEnd, Walk};
 use crate::format::pb::{raftpb, walpb};
 use crate::io::sim::{OpKind, Sim, SimDisk, TraceEntry};
-use crate::io::{Access, DiskConfig, Lane};
+use crate::io::{DiskConfig, Lane};
 use crate::segment::dir::{self, SegmentFile};
 use crate::types::{Snapshot, Start};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 const DIR: &str = "/log";
 const CONFIG: DiskConfig = DiskConfig { buffer_count: 2, buffer_bytes: 4096 };
-const MANNER: Manner = Manner { heeds: Heeds::All, access: Access::Read, lane: Lane::Commit };
+const MANNER: Manner = Manner { heeds: Heeds::All, past_cache: false, lane: Lane::Commit };
 
 fn path(seq: usize, index: u64) -> String {
     format!("{DIR}/{seq:016x}-{index:016x}.wal")

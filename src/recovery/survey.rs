@@ -97,7 +97,7 @@ fn has_two_records(bytes: &Bytes, budget: &mut u64) -> bool {
     let Some((second, _)) = frame(&bytes.slice(len..), budget) else {
         return false;
     };
-    second.record_type != RecordType::Crc as i64
+    !second.is_crc()
         && Chain(first.crc).after(second.data.as_deref().unwrap_or_default()).0 == second.crc
 }
 

@@ -8,9 +8,10 @@
 
 use super::sealed::{self, Digest, Manner};
 use super::walk::{Heeds, SegmentEnd, Walk};
-use crate::error::{Error, ErrorKind, Result};
+use crate::blocking::Blocking;
+use crate::error::{Error, Result};
 use crate::inbox::Inbox;
-use crate::io::{Access, Disk, Lane};
+use crate::io::{Disk, Lane};
 use crate::segment::dir::{self, SegmentFile};
 use crate::types::Seq;
 use futures_core::Stream;
@@ -21,8 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 
-const MANNER: Manner =
-    Manner { heeds: Heeds::All, access: Access::ReadDirect, lane: Lane::Background };
+const MANNER: Manner = Manner { heeds: Heeds::All, past_cache: true, lane: Lane::Background };
 
 /// Somebody wants the sealed segments checked.
 #[derive(Debug)]
@@ -87,8 +87,8 @@ impl Verification {
     }
 
     /// An iterator that blocks the thread while it waits.
-    pub fn blocking(self) -> BlockingVerification {
-        BlockingVerification { verification: self }
+    pub fn blocking(self) -> Blocking<Verification> {
+        Blocking::new(self)
     }
 }
 
@@ -107,20 +107,6 @@ impl Stream for Verification {
         };
         self.state = State::Done;
         Poll::Ready(item)
-    }
-}
-
-/// The segments of a [`Verification`] for callers that are not async.
-#[derive(Debug)]
-pub struct BlockingVerification {
-    verification: Verification,
-}
-
-impl Iterator for BlockingVerification {
-    type Item = Result<VerifiedSegment>;
-
-    fn next(&mut self) -> Option<Result<VerifiedSegment>> {
-        pollster::block_on(poll_fn(|context| Pin::new(&mut self.verification).poll_next(context)))
     }
 }
 
@@ -157,18 +143,10 @@ async fn verify<D: Disk>(disk: &D, request: VerifyRequest) {
     for (at, segment) in segments.iter().enumerate() {
         let seq = segment.name.seq;
         if let Some((before, _)) = &before
-            && before.next() != seq
+            && let Err(error) = dir::check_next(*before, segment)
+            && results.send(Err(error)).await.is_err()
         {
-            let what = match seq <= *before {
-                true => format!("two segments have the sequence number {seq}"),
-                false => format!("segment {} is missing: {seq} follows {before}", before.next()),
-            };
-            let error = Error::new(ErrorKind::Damaged, what)
-                .at_path(&segment.path)
-                .next("restore the missing or misnamed segment from a copy");
-            if results.send(Err(error)).await.is_err() {
-                return;
-            }
+            return;
         }
         let continued = match before.take() {
             Some((before, walk)) if before.next() == seq => walk,

@@ -317,7 +317,7 @@ impl Walk {
             };
             let position = Position::new(seq, offset);
             let body = offset + LENGTH_FIELD_BYTES as u64..offset + bytes;
-            if record.record_type == RecordType::Crc as i64 {
+            if record.is_crc() {
                 if offset == 0 && self.head == Head::Unknown {
                     (self.chain, self.chained) = (Chain(record.crc), true);
                     self.head = Head::Says(self.chain);

@@ -3,6 +3,7 @@
 use super::name::SegmentName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, DiskFile};
+use crate::types::Seq;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,19 +66,25 @@ pub(crate) fn select(segments: &[SegmentFile], index: u64) -> Result<&[SegmentFi
     };
     let selected = &segments[first..];
     for pair in selected.windows(2) {
-        let (expected, found) = (pair[0].name.seq.next(), pair[1].name.seq);
-        if found != expected {
-            let what = if found < expected {
-                format!("two segments have the sequence number {found}")
-            } else {
-                format!("segment {expected} is missing: {found} follows {}", pair[0].name.seq)
-            };
-            return Err(Error::new(ErrorKind::Damaged, what)
-                .at_path(&pair[1].path)
-                .next("restore the missing or misnamed segment from a copy"));
-        }
+        check_next(pair[0].name.seq, &pair[1])?;
     }
     Ok(selected)
+}
+
+/// Whether a segment is the one after `before`.
+pub(crate) fn check_next(before: Seq, segment: &SegmentFile) -> Result<()> {
+    let (expected, found) = (before.next(), segment.name.seq);
+    if found == expected {
+        return Ok(());
+    }
+    let what = if found < expected {
+        format!("two segments have the sequence number {found}")
+    } else {
+        format!("segment {expected} is missing: {found} follows {before}")
+    };
+    Err(Error::new(ErrorKind::Damaged, what)
+        .at_path(&segment.path)
+        .next("restore the missing or misnamed segment from a copy"))
 }
 
 /// Opens the newest segment for writing and takes its lock, waiting up to `wait` for another holder: after a

@@ -15,9 +15,8 @@ use std::path::Path;
 ///
 /// It shows the log as opening it for writing would have found it, and changes nothing on disk. A torn tail is passed
 /// over. The last records may not be proven durable then: if somebody is writing, a loss of power may still take them.
-/// While a
-/// [`Tail`] of it waits for more, or at [`Reader::refresh`], it looks for what was appended since; then it shows that,
-/// in all that is read from it.
+/// While a [`Tail`] of it waits for more, or at [`Reader::refresh`], it looks for what was appended since; then it shows
+/// that, in all that is read from it.
 ///
 /// Of what was appended since, it shows what the log proves durable: what a later group, or the mark that the writer leaves
 /// when nothing was appended for [`Options::idle_mark_after`](crate::Options), says of what is before it. In a log
