@@ -67,6 +67,7 @@ pub(crate) struct Checkpoint {
     last_count: u64,
     state: Option<HardState>,
     state_term_max: u64,
+    bytes: usize,
 }
 
 impl Facts {
@@ -125,8 +126,8 @@ impl Facts {
             Some(Item::Entries(run)) => run.count,
             _ => 0,
         };
-        let &Facts { state, state_term_max, .. } = self;
-        Checkpoint { items: self.items.len(), last_count, state, state_term_max }
+        let &Facts { state, state_term_max, bytes, .. } = self;
+        Checkpoint { items: self.items.len(), last_count, state, state_term_max, bytes }
     }
 
     /// Forgets what was pushed since the checkpoint, all of which lies at or behind `place`.
@@ -135,7 +136,7 @@ impl Facts {
         if let Some(Item::Entries(run)) = self.items.last_mut() {
             run.count = to.last_count;
         }
-        (self.state, self.state_term_max) = (to.state, to.state_term_max);
+        (self.state, self.state_term_max, self.bytes) = (to.state, to.state_term_max, to.bytes);
         self.points.truncate(place);
     }
 }
@@ -191,5 +192,24 @@ mod tests {
         assert_eq!((facts.state, facts.state_term_max), (None, 0));
         let all = Position::new(Seq(0), 0)..Position::new(Seq(0), u64::MAX);
         assert_eq!(facts.points.before(all, 9), None);
+    }
+
+    /// Few records may hold much: metadata, and the members of a group.
+    #[test]
+    fn what_items_hold_counts() {
+        let metadata = Content::Metadata(Some(Bytes::from(vec![7; BYTES_MAX / 4])));
+        let conf_state = ConfState { voters: vec![1; BYTES_MAX / 32], ..ConfState::default() };
+        let snapshot = Snapshot { index: 1, term: 1, conf_state: Some(conf_state) };
+        for content in [metadata, Content::Snapshot(snapshot)] {
+            let mut facts = Facts::default();
+            let checkpoint = facts.checkpoint();
+            let pushed = (0..).take_while(|&place| {
+                facts.push(at(place, content.clone()));
+                !facts.are_many()
+            });
+            assert_eq!(pushed.count(), 3);
+            facts.roll_back(&checkpoint, Position::default());
+            assert!(!facts.are_many());
+        }
     }
 }

@@ -759,6 +759,9 @@ fn a_refresh_comes_to_the_end() {
         within(&sim, reader.refresh(), "a long way").await.unwrap();
         assert_eq!(reader.last_index(), 201);
 
+        // Whenever the reader has read, there is more.
+        sim.set_latency(OpKind::Read, Duration::from_millis(1));
+        sim.set_latency(OpKind::Sync, Duration::from_micros(100));
         let busy = async {
             for n in 1..=3000 {
                 wal.append(payload(n, 100)).await.unwrap();

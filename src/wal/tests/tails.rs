@@ -120,6 +120,24 @@ fn a_hundred_tails() {
     });
 }
 
+/// Who takes an entry and leaves it at that has had a piece read, not the next ones too.
+#[test]
+fn pieces_are_read_when_they_are_wanted() {
+    let sim = machine(4);
+    sim.block_on(async {
+        let wal = create(&sim, &forgetful(8 << 20)).await;
+        wal.append_batch((1..=2000).map(|n| payload(n, 1000))).await.unwrap();
+        let mut read = wal.read(..);
+        assert_eq!(read.next().await.unwrap().unwrap().index, 1);
+        sim.sleep(Duration::from_millis(50)).await;
+        assert_eq!(wal.stats().pieces_read, 1);
+        for index in 2..=2000 {
+            assert_eq!(read.next().await.unwrap().unwrap().index, index);
+        }
+        wal.close().await.unwrap();
+    });
+}
+
 /// An entry somewhere in 4 MB: about 64 KiB before it are read, and not the segment.
 #[test]
 fn a_get_reads_a_piece_and_not_the_segment() {
@@ -195,16 +213,8 @@ fn rot_under_an_open_log_is_damage() {
     let sim = machine(7);
     let records: Vec<Bytes> = (1..=20).map(|n| payload(n, 1024)).collect();
     sim.block_on(async {
-        let wal = create(&sim, &forgetful(1 << 20)).await;
-        for record in &records {
-            wal.append(record.clone()).await.unwrap();
-        }
-        let path = format!("{DIR}/{:016x}-{:016x}.wal", 0, 0);
-        let file = sim.read_file(&path).unwrap();
-        let starts = |at: &usize| file[*at..].starts_with(&records[9]);
-        let data = (0..file.len()).find(starts).expect("the tenth record");
-        let is_length = |at: &usize| (1024..1060).contains(&read_u64(&file, *at));
-        let frame = (data - 40..data).rfind(is_length).expect("a frame begins before it");
+        let (wal, path, file) = on_disk(&sim, &records).await;
+        let (frame, data) = frame_of(&file, &records[9]);
         let length: Vec<(usize, u8)> = (frame..frame + 7).map(|at| (at, file[at])).collect();
         let mut rots = vec![length.into_iter().filter(|(_, byte)| *byte > 0).collect()];
         rots.extend((0..1024).step_by(61).map(|n| vec![(data + n, 1 << (n % 8))]));
@@ -244,17 +254,9 @@ fn an_entry_that_became_something_else_is_missed() {
     let sim = machine(7);
     let records: Vec<Bytes> = (1..=5).map(|n| payload(n, 1024)).collect();
     sim.block_on(async {
-        let wal = create(&sim, &forgetful(1 << 20)).await;
-        for record in &records {
-            wal.append(record.clone()).await.unwrap();
-        }
-        let path = format!("{DIR}/{:016x}-{:016x}.wal", 0, 0);
-        let file = sim.read_file(&path).unwrap();
+        let (wal, path, file) = on_disk(&sim, &records).await;
         for (at, record) in records.iter().enumerate() {
-            let data = (0..file.len()).find(|at| file[*at..].starts_with(record)).unwrap();
-            let is_frame =
-                |at: &usize| at.is_multiple_of(8) && (1024..1060).contains(&read_u64(&file, *at));
-            let frame = (data - 40..data).rfind(is_frame).expect("a frame begins before it");
+            let (frame, _) = frame_of(&file, record);
             assert_eq!(file[frame + 8..frame + 10], [8, 2], "an entry");
             sim.corrupt(&path, frame + 9, 1);
             let index = at as u64 + 1;
@@ -276,8 +278,24 @@ fn an_entry_that_became_something_else_is_missed() {
     });
 }
 
-fn read_u64(file: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) & 0x00ff_ffff_ffff_ffff
+/// A log of these records that keeps nothing in memory, and its one segment.
+async fn on_disk(sim: &Sim, records: &[Bytes]) -> (Wal, String, Vec<u8>) {
+    let wal = create(sim, &forgetful(1 << 20)).await;
+    for record in records {
+        wal.append(record.clone()).await.unwrap();
+    }
+    let path = format!("{DIR}/{:016x}-{:016x}.wal", 0, 0);
+    let file = sim.read_file(&path).unwrap();
+    (wal, path, file)
+}
+
+/// Where the frame of a record of 1,024 bytes begins, and where its payload.
+fn frame_of(file: &[u8], record: &[u8]) -> (usize, usize) {
+    let data = (0..file.len()).find(|at| file[*at..].starts_with(record)).expect("it is there");
+    let length = |at| u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) << 8 >> 8;
+    let is_frame = |at: &usize| at.is_multiple_of(8) && (1024..1060).contains(&length(*at));
+    let frame = (data - 40..data).rfind(is_frame).expect("a frame begins before it");
+    (frame, data)
 }
 
 /// The kernel has a record, the disk does not yet: one tail sees it, the other waits for the sync.
