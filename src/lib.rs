@@ -52,6 +52,7 @@ mod payload;
 mod read;
 mod recent;
 mod recovery;
+mod retained;
 mod segment;
 mod sync;
 mod tail;

@@ -28,6 +28,8 @@ pub(crate) struct Gap {
 pub(crate) struct Live {
     /// Indexes up to this one are not looked at: a snapshot covers them.
     base: u64,
+    /// The term of the entry at that index.
+    base_term: u64,
     next: u64,
     runs: Vec<Run>,
     /// The last run lost its end, so the next entry starts another one.
@@ -36,8 +38,8 @@ pub(crate) struct Live {
 
 impl Live {
     /// No entries yet, after a snapshot at `base` (0 for none).
-    pub(crate) fn after(base: u64) -> Live {
-        Live { base, next: base.saturating_add(1), runs: Vec::new(), truncated: false }
+    pub(crate) fn after(base: u64, base_term: u64) -> Live {
+        Live { base, base_term, next: base.saturating_add(1), runs: Vec::new(), truncated: false }
     }
 
     /// Takes in the next entry in the order of the bytes. It replaces the one of the same index, if there is one,
@@ -89,7 +91,35 @@ impl Live {
     /// its index, replaces the log: Raft dropped what was there.
     pub(crate) fn snapshot(&mut self, index: u64, term: u64) {
         if index > self.base && self.term_of(index) != Some(term) {
-            *self = Live::after(index);
+            *self = Live::after(index, term);
+        }
+    }
+
+    /// Lets go of the entries up to `index`; they were committed and will not be replaced. One that is beyond the last
+    /// entry stands for all.
+    pub(crate) fn release(&mut self, index: u64, term: u64) {
+        if index <= self.base {
+            return;
+        }
+        (self.base, self.base_term) = (index, term);
+        if index >= self.last().unwrap_or(0) {
+            return self.clear();
+        }
+        let first_kept = self.run_of(index + 1).unwrap_or(0);
+        self.runs.drain(..first_kept);
+        // Where exactly its first entry lies does not matter: between there and the start is no other version of one.
+        self.runs[0].first = self.runs[0].first.max(index + 1);
+    }
+
+    /// Takes back the entries behind `index`.
+    pub(crate) fn truncate(&mut self, index: u64) {
+        if index <= self.base {
+            return self.clear();
+        }
+        if index + 1 < self.next {
+            self.runs.retain(|run| run.first <= index);
+            self.next = index + 1;
+            self.truncated = true;
         }
     }
 
@@ -117,6 +147,11 @@ impl Live {
     /// The index that a plain append gets.
     pub(crate) fn next(&self) -> u64 {
         self.next
+    }
+
+    /// The index and term before the first entry.
+    pub(crate) fn base_and_term(&self) -> (u64, u64) {
+        (self.base, self.base_term)
     }
 
     pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
@@ -160,16 +195,16 @@ mod tests {
 
     #[test]
     fn gap_is_refused() {
-        let mut live = Live::after(0);
+        let mut live = Live::after(0, 0);
         live.push(1, 1, at(0)).unwrap();
         assert_eq!(live.push(3, 1, at(8)), Err(Gap { expected: 2, found: 3 }));
-        assert_eq!(Live::after(50).push(52, 1, at(0)), Err(Gap { expected: 51, found: 52 }));
+        assert_eq!(Live::after(50, 1).push(52, 1, at(0)), Err(Gap { expected: 51, found: 52 }));
     }
 
     #[test]
     fn overwrite_below_the_snapshot_drops_the_tail() {
         // etcd issue 22442: 7 to 10 of the old term came back.
-        let mut live = Live::after(6);
+        let mut live = Live::after(6, 1);
         for index in 1..=10 {
             live.push(index, 1, at(index)).unwrap();
         }
@@ -181,7 +216,7 @@ mod tests {
 
     #[test]
     fn snapshot_replaces_what_it_does_not_continue() {
-        let mut live = Live::after(0);
+        let mut live = Live::after(0, 0);
         for index in 1..=10 {
             live.push(index, 1, at(index)).unwrap();
         }
@@ -196,7 +231,7 @@ mod tests {
 
     #[test]
     fn last_possible_index_does_not_overflow() {
-        let mut live = Live::after(u64::MAX - 1);
+        let mut live = Live::after(u64::MAX - 1, 1);
         live.push(u64::MAX, 1, at(0)).unwrap();
         assert_eq!(live.next(), u64::MAX);
     }
@@ -208,7 +243,7 @@ mod tests {
             base in 0u64..8,
             runs in proptest::collection::vec((0u64..12, 1u64..8, 1u64..3), 0..30),
         ) {
-            let (mut by_runs, mut by_entries) = (Live::after(base), Live::after(base));
+            let (mut by_runs, mut by_entries) = (Live::after(base, 1), Live::after(base, 1));
             let mut stored = Vec::new();
             let mut place = 0;
             for (first, count, term) in runs {
@@ -233,7 +268,7 @@ mod tests {
         /// Against the obvious model: a list that is cut and extended.
         #[test]
         fn agrees_with_a_list(base in 0u64..5, steps in proptest::collection::vec((0u64..12, 1u64..4), 0..60)) {
-            let mut live = Live::after(base);
+            let mut live = Live::after(base, 1);
             let mut model: Vec<(u64, Position)> = Vec::new();
             let mut stored = Vec::new();
             for (place, (index, term)) in steps.into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The end of a log that is ready for appending: the one value that recovery hands to the write side.
 
 use crate::format::{Chain, LogId, RecordRef};
-use crate::types::HardState;
+use crate::types::{HardState, Snapshot};
 use bytes::Bytes;
 
 /// How the next group continues the log.
@@ -14,6 +14,10 @@ pub(crate) struct Tail {
     pub term: u64,
     /// Repeated in the head of each segment.
     pub state: HardState,
+    /// Likewise: the record of the last release.
+    pub released: Option<Snapshot>,
+    /// The last snapshot record.
+    pub snapshot: Option<Snapshot>,
     /// Likewise.
     pub metadata: Option<Bytes>,
     pub log_id: LogId,
@@ -29,12 +33,15 @@ impl Tail {
         let term = match record {
             RecordRef::Entry { term, .. } => term,
             RecordRef::State(state) => state.term,
-            RecordRef::Snapshot(snapshot) => snapshot.term,
-            RecordRef::Metadata(_) => 0,
+            RecordRef::Snapshot(snapshot) | RecordRef::Release(snapshot) => snapshot.term,
+            RecordRef::Metadata(_) | RecordRef::Truncation(_) => 0,
         };
         self.term = self.term.max(term);
-        if let RecordRef::State(state) = record {
-            self.state = *state;
+        match record {
+            RecordRef::State(state) => self.state = *state,
+            RecordRef::Snapshot(snapshot) => self.snapshot = Some(snapshot.clone()),
+            RecordRef::Release(snapshot) => self.released = Some(snapshot.clone()),
+            RecordRef::Entry { .. } | RecordRef::Metadata(_) | RecordRef::Truncation(_) => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 mod engine;
 mod reader;
 mod reads;
+mod release;
 mod report;
 mod thread;
 mod verify;

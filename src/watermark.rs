@@ -13,11 +13,12 @@ use crate::format::{Chain, RecordRef, Records};
 use crate::index::{Point, SparseIndex};
 use crate::live::Live;
 use crate::recent::Recent;
+use crate::retained::{Retained, Segment};
 use crate::sync::{Mutex, MutexGuard};
 use crate::types::{Durability, Entry, Position, Seq};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -37,8 +38,10 @@ struct State {
     index: SparseIndex,
     /// Likewise.
     recent: Recent,
-    /// The segments there are, oldest first.
-    segments: Vec<(Seq, PathBuf)>,
+    /// The segments there are.
+    retained: Retained,
+    /// Who removes segments, while there is none to remove.
+    remover: Option<Waker>,
     /// Why the marks will not move any more.
     ended: Option<Error>,
     /// By their places. No waker is woken or dropped under the lock: it may own a future that has a place here too.
@@ -117,21 +120,24 @@ pub(crate) struct Start {
     pub position: Position,
     pub live: Live,
     pub index: SparseIndex,
-    pub segments: Vec<(Seq, PathBuf)>,
+    /// Those in the directory, oldest first, and the index and term up to which entries were released.
+    pub segments: Vec<Segment>,
+    pub released: (u64, u64),
     /// Memory for recent records.
     pub recent_bytes_max: usize,
 }
 
 /// Both halves.
 pub(crate) fn watermark(start: Start) -> (Mover, Watermark) {
-    let Start { position, live, index, segments, recent_bytes_max } = start;
+    let Start { position, live, index, segments, released, recent_bytes_max } = start;
     let level = Level { position, live };
     let state = State {
         durable: level.clone(),
         written: level,
         index,
         recent: Recent::new(position, recent_bytes_max),
-        segments,
+        retained: Retained::new(segments, released),
+        remover: None,
         ended: None,
         waiters: BTreeMap::new(),
         places: 0,
@@ -176,6 +182,34 @@ impl Watermark {
     /// Looks at the valid entries.
     pub(crate) fn with_live<T>(&self, durability: Durability, look: impl FnOnce(&Live) -> T) -> T {
         look(&self.lock().level(durability).live)
+    }
+
+    /// The first index that may be read, and the one behind the last.
+    pub(crate) fn first_and_next(&self, durability: Durability) -> (u64, u64) {
+        let state = self.lock();
+        let live = &state.level(durability).live;
+        let first = live.base().max(state.retained.released().0) + 1;
+        (first, live.next().max(first))
+    }
+
+    /// The index and term up to which entries were released.
+    pub(crate) fn released(&self) -> (u64, u64) {
+        self.lock().retained.released()
+    }
+
+    /// Whether releasing entries up to `index` lets a segment go.
+    pub(crate) fn frees(&self, index: u64) -> bool {
+        self.lock().retained.frees(index)
+    }
+
+    /// The segments there are, oldest first.
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        self.lock().retained.segments().to_vec()
+    }
+
+    /// Keeps all segments there are; see [`Pin`].
+    pub(crate) fn pin(&self) -> Pin {
+        Pin { watermark: self.clone(), place: self.lock().retained.pin() }
     }
 
     /// From where to come to the entry `index`, if it is there.
@@ -228,8 +262,8 @@ impl Watermark {
     /// The file of a segment, and whether no more is written to it.
     pub(crate) fn file_of(&self, seq: Seq) -> Option<(PathBuf, bool)> {
         let state = self.lock();
-        let at = state.segments.binary_search_by_key(&seq, |segment| segment.0).ok()?;
-        Some((state.segments[at].1.clone(), at + 1 < state.segments.len()))
+        let (path, sealed) = state.retained.file_of(seq)?;
+        Some((path.clone(), sealed))
     }
 
     /// Waits until there is an entry of this index, or a later one.
@@ -248,6 +282,34 @@ impl Watermark {
     /// A place among those who wait, for nothing yet.
     pub(crate) fn waiting(&self) -> Waiting {
         Waiting { watermark: self.clone(), place: None }
+    }
+}
+
+/// Keeps segments from being removed until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    watermark: Watermark,
+    place: u64,
+}
+
+impl Pin {
+    /// From now on keeps only this segment and those behind it.
+    pub(crate) fn move_to(&self, seq: Seq) {
+        let mut state = self.watermark.lock();
+        state.retained.move_pin(self.place, seq);
+        let remover = state.remover.take();
+        drop(state);
+        remover.into_iter().for_each(wake);
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.watermark.lock();
+        state.retained.unpin(self.place);
+        let remover = state.remover.take();
+        drop(state);
+        remover.into_iter().for_each(wake);
     }
 }
 
@@ -339,12 +401,21 @@ impl Mover {
     }
 
     /// After a cut: a segment begins, and its head is durable.
-    pub(crate) fn add_segment(&self, seq: Seq, path: &Path, head_end: u64) {
+    pub(crate) fn add_segment(&self, segment: Segment, head_end: u64) {
         let mut state = self.watermark.lock();
-        state.segments.push((seq, path.to_owned()));
-        let position = Position::new(seq, head_end);
+        let position = Position::new(segment.seq, head_end);
+        state.retained.push(segment);
         state.durable.position = position;
         state.written.position = position;
+    }
+
+    /// Entries up to `index` are not to be read any more, but by those who are at it.
+    pub(crate) fn release(&self, index: u64, term: u64) {
+        let mut state = self.watermark.lock();
+        state.retained.release(index, term);
+        let remover = state.remover.take();
+        drop(state);
+        remover.into_iter().for_each(wake);
     }
 
     pub(crate) fn watermark(&self) -> &Watermark {
@@ -385,6 +456,37 @@ impl Mover {
 }
 
 impl Watermark {
+    /// Takes out the segments that nobody wants, oldest first: they are not part of the log any more.
+    pub(crate) fn take_unwanted(&self) -> Vec<Segment> {
+        let mut state = self.lock();
+        let unwanted = state.retained.take_unwanted();
+        let (index, term) = state.retained.released();
+        if index > 0 && !state.retained.is_pinned() {
+            state.durable.live.release(index, term);
+            state.written.live.release(index, term);
+        }
+        unwanted
+    }
+
+    /// The same, when there are some.
+    pub(crate) async fn unwanted(&self) -> Vec<Segment> {
+        poll_fn(|context| {
+            let waker = context.waker().clone();
+            let unwanted = self.take_unwanted();
+            if !unwanted.is_empty() {
+                return Poll::Ready(unwanted);
+            }
+            let replaced = self.lock().remover.replace(waker);
+            drop(replaced);
+            // Somebody may have released meanwhile, and found nobody to wake.
+            match self.take_unwanted() {
+                unwanted if unwanted.is_empty() => Poll::Pending,
+                unwanted => Poll::Ready(unwanted),
+            }
+        })
+        .await
+    }
+
     /// The marks will not move any more. The first reason stays.
     pub(crate) fn end(&self, error: &Error) {
         let mut state = self.lock();
@@ -417,9 +519,10 @@ pub(crate) fn unharmed(wakes: impl FnOnce()) {
 pub(crate) fn of_nothing() -> (Mover, Watermark) {
     watermark(Start {
         position: Position::default(),
-        live: Live::after(0),
+        live: Live::after(0, 0),
         index: SparseIndex::default(),
         segments: Vec::new(),
+        released: (0, 0),
         recent_bytes_max: 0,
     })
 }

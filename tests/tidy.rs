@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("live", &[]),
     ("index", &["format"]),
     ("recent", &["format"]),
+    ("retained", &[]),
     ("inbox", &["sync"]),
     ("metrics", &[]),
     // What threads meet at, for those that loom looks at.
@@ -20,15 +21,29 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("io", &[]),
     ("tail", &["format"]),
-    ("watermark", &["live", "index", "recent", "format", "sync"]),
+    ("watermark", &["live", "index", "recent", "retained", "format", "sync"]),
     // Of `wal` the handle of a thread, which is itself an option.
     ("options", &["commit", "segment", "io", "wal"]),
     ("segment", &["io"]),
     (
         "commit",
-        &["segment", "format", "io", "watermark", "live", "tail", "metrics", "payload", "sync"],
+        &[
+            "segment",
+            "format",
+            "io",
+            "watermark",
+            "live",
+            "retained",
+            "tail",
+            "metrics",
+            "payload",
+            "sync",
+        ],
     ),
-    ("recovery", &["blocking", "segment", "format", "io", "watermark", "live", "index", "inbox"]),
+    (
+        "recovery",
+        &["blocking", "segment", "format", "io", "watermark", "live", "index", "retained", "inbox"],
+    ),
     (
         "read",
         &["blocking", "recovery", "format", "io", "watermark", "live", "index", "inbox", "metrics"],
@@ -44,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "io",
             "watermark",
             "live",
+            "retained",
             "tail",
             "inbox",
             "metrics",

@@ -443,5 +443,7 @@ fn kind_name(kind: MarkKind) -> &'static str {
         MarkKind::Idle => "idle",
         MarkKind::Close => "close",
         MarkKind::Recovery => "recovery",
+        MarkKind::Release => "release",
+        MarkKind::Truncation => "truncation",
     }
 }

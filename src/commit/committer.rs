@@ -9,6 +9,7 @@
 use super::flight::{Flight, Flights};
 use super::policy::{GroupCommit, GroupDecision, GroupPolicy, GroupView};
 use super::queue::{CloseReply, Queue, Waiting};
+use super::retire::Retire;
 use super::slots::Slots;
 use super::spin::Spin;
 use super::stage::apply;
@@ -50,6 +51,7 @@ pub(crate) struct Committer<D: Disk> {
     pub metrics: Arc<Metrics>,
     pub spin: Spin,
     pub mover: Mover,
+    pub retire: Rc<Retire<D>>,
     pub active: Active<D>,
     pub pipeline: Pipeline<D>,
     pub tail: Tail,
@@ -74,6 +76,8 @@ enum Move {
     MakeSpace(u64),
     /// Nothing was appended for a while.
     Mark,
+    /// Entries are to be released.
+    Release,
     Close(CloseReply),
     /// Everything staged has to be durable first.
     Flush,
@@ -98,7 +102,13 @@ impl<D: Disk> Committer<D> {
     pub(crate) async fn run(mut self) {
         match self.work().await {
             Ok(reply) => {
-                let outcome = self.mark(MarkKind::Close).await;
+                let outcome = match self.write_release().await {
+                    Ok(()) => self.mark(MarkKind::Close).await,
+                    error => error,
+                };
+                if outcome.is_ok() {
+                    self.retire.finish().await;
+                }
                 self.pipeline.stop().await;
                 if let Some(reply) = reply {
                     let _ = reply.send(outcome.map(|()| self.tail.next_index - 1));
@@ -138,6 +148,7 @@ impl<D: Disk> Committer<D> {
                 }
                 Move::MakeSpace(records) => self.make_space(records).await?,
                 Move::Mark => self.mark(MarkKind::Idle).await?,
+                Move::Release => self.release().await?,
                 Move::Close(reply) => return Ok(reply),
                 Move::Flush => {
                     self.flights.flush();
@@ -258,6 +269,14 @@ impl<D: Disk> Committer<D> {
         let waiting = self.queue.waiting();
         if self.flights.is_stopped() {
             return Move::Wait { appends: None, at_most: None };
+        }
+        if let Some(index) = waiting.release {
+            // What is written down is written behind all that is durable.
+            let written_down = self.mover.watermark().frees(index);
+            return match written_down && !self.flights.is_empty() {
+                true => Move::Flush,
+                false => Move::Release,
+            };
         }
         if waiting.groups == 0 {
             return self.nothing_waits(&waiting, syncing);

@@ -3,8 +3,8 @@
 use super::group::{COPIED_BYTES_MAX, Group, Room};
 use super::queue::Order;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Record;
 use crate::format::encode::entry_frame_bytes_max;
+use crate::format::{MarkKind, Record};
 use crate::live::Live;
 use crate::payload::{Inner, Payload};
 use crate::types::{Entry, EntryKind, HardState, INDEXES, Snapshot};
@@ -23,6 +23,13 @@ pub(crate) enum Content<'a> {
     /// etcd's Save: entries that know their index and term, then a hard state unless it is empty.
     Save(HardState, Vec<Entry>),
     Snapshot(Snapshot),
+    /// What is behind an entry is taken back: the entry is written again, or, where there is none, the snapshot before it.
+    Truncate {
+        last: Option<Entry>,
+        base: Snapshot,
+        /// As they were when the entry was read.
+        changes: u64,
+    },
 }
 
 impl<'a> Content<'a> {
@@ -39,11 +46,20 @@ impl<'a> Content<'a> {
     }
 
     /// Whether it can follow the entries there are.
-    pub(super) fn check(&self, live: &Live) -> Result<()> {
-        self.check_indexes(live.next())?;
+    pub(super) fn check(&self, order: &Order) -> Result<()> {
+        self.check_indexes(order.live.next())?;
         match self {
-            Content::Save(_, entries) => check_entries(entries, live),
-            Content::One(_) | Content::Many(_) | Content::Snapshot(_) => Ok(()),
+            Content::Save(_, entries) => check_entries(entries, &order.live),
+            Content::Truncate { changes, .. } if *changes != order.changes => Err(changed()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What kind of group it is in.
+    pub(super) fn kind(&self) -> MarkKind {
+        match self {
+            Content::Truncate { last: None, .. } => MarkKind::Truncation,
+            _ => MarkKind::Entries,
         }
     }
 
@@ -57,6 +73,7 @@ impl<'a> Content<'a> {
             },
             Content::Save(_, entries) => entries.last().map_or(0, |entry| entry.index),
             Content::Snapshot(snapshot) => snapshot.index,
+            Content::Truncate { .. } => 0,
         };
         if last > *INDEXES.end() {
             let what = format!("index {last} is beyond the last that a log can hold");
@@ -77,6 +94,8 @@ impl<'a> Content<'a> {
             Content::Many(payloads) => sizes(payloads.iter().map(Payload::len)),
             Content::Save(_, entries) => sizes(entries.iter().map(|entry| entry.data.len())),
             Content::Snapshot(snapshot) => sizes(std::iter::once(snapshot_bytes_max(snapshot))),
+            // There already, so not too large.
+            Content::Truncate { last, .. } => (1, last.as_ref().map_or(0, |e| e.data.len()), 0),
         }
     }
 
@@ -105,6 +124,9 @@ impl<'a> Content<'a> {
     /// stay here: they are the caller's code to drop.
     pub(super) fn move_to(&mut self, group: &mut Group, order: &mut Order) -> Range<u64> {
         let (next, term) = (order.live.next(), order.term);
+        if self.changes_entries(next) {
+            order.changes += 1;
+        }
         let mut normal = |index, data: &mut Payload<'_>| {
             order.accept_entry(index, term);
             group.push_entry(index, term, EntryKind::Normal, data);
@@ -122,17 +144,10 @@ impl<'a> Content<'a> {
             Content::Save(state, entries) => {
                 let start = entries.first().map_or(next, |entry| entry.index);
                 let end = start + entries.len() as u64;
-                for entry in entries {
-                    order.accept_entry(entry.index, entry.term);
-                    let mut data = Payload::from(std::mem::take(&mut entry.data));
-                    group.push_entry(entry.index, entry.term, entry.kind, &mut data);
-                    // Small ones come back, to be dropped by the caller.
-                    if let Inner::Shared(data) = data.0 {
-                        entry.data = data;
-                    }
-                }
+                entries.iter_mut().for_each(|entry| move_entry(entry, group, order));
                 if !state.is_empty() {
                     order.term = order.term.max(state.term);
+                    order.commit = Some(state.commit);
                     group.push(Record::State(*state));
                 }
                 start..end
@@ -144,6 +159,26 @@ impl<'a> Content<'a> {
                 group.push(Record::Snapshot(std::mem::take(snapshot)));
                 at..at
             }
+            Content::Truncate { last: Some(entry), .. } => {
+                move_entry(entry, group, order);
+                entry.index..entry.index + 1
+            }
+            Content::Truncate { last: None, base, .. } => {
+                order.live.truncate(base.index);
+                let next = base.index + 1;
+                group.kind = MarkKind::Truncation;
+                group.push(Record::Truncation(std::mem::take(base)));
+                next..next
+            }
+        }
+    }
+
+    /// Whether entries before `next` are others afterwards.
+    fn changes_entries(&self, next: u64) -> bool {
+        match self {
+            Content::One(_) | Content::Many(_) => false,
+            Content::Save(_, entries) => entries.first().is_some_and(|first| first.index < next),
+            Content::Snapshot(_) | Content::Truncate { .. } => true,
         }
     }
 
@@ -160,8 +195,27 @@ impl<'a> Content<'a> {
                 entries + if state.is_empty() { 0 } else { entry_frame_bytes_max(0) }
             }
             Content::Snapshot(snapshot) => entry_frame_bytes_max(snapshot_bytes_max(snapshot)),
+            Content::Truncate { last, base, .. } => {
+                let data = last.as_ref().map_or(0, |entry| entry.data.len());
+                entry_frame_bytes_max(data.max(snapshot_bytes_max(base)))
+            }
         }
     }
+}
+
+fn move_entry(entry: &mut Entry, group: &mut Group, order: &mut Order) {
+    order.accept_entry(entry.index, entry.term);
+    let mut data = Payload::from(std::mem::take(&mut entry.data));
+    group.push_entry(entry.index, entry.term, entry.kind, &mut data);
+    // Small ones come back, to be dropped by the caller.
+    if let Inner::Shared(data) = data.0 {
+        entry.data = data;
+    }
+}
+
+/// What was looked at before is not the log any more.
+pub(crate) fn changed() -> Error {
+    Error::new(ErrorKind::Replaced, "entries were replaced meanwhile").next("look again")
 }
 
 fn sizes(lens: impl Iterator<Item = usize>) -> (usize, usize, usize) {

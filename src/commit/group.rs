@@ -1,6 +1,6 @@
 //! Appends that become durable together: they lie in one group on disk, are written at once, and are answered at once.
 
-use crate::format::{Record, RecordRef, Records};
+use crate::format::{MarkKind, Record, RecordRef, Records};
 use crate::payload::{Inner, Payload};
 use crate::types::Durability;
 use crate::types::{Entry, EntryKind};
@@ -28,7 +28,7 @@ impl AddAssign for Room {
 }
 
 /// A group, from the moment the first append joins it until it is answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Group {
     /// Its number among those of this open log: groups are answered in this order.
     pub number: u64,
@@ -39,6 +39,8 @@ pub(crate) struct Group {
     pub room: Room,
     /// Somebody in it waits for the disk.
     pub wants_disk: bool,
+    /// Of the mark before it.
+    pub kind: MarkKind,
     items: Vec<Item>,
     /// Payloads that were copied, one behind the other.
     copied: Vec<u8>,
@@ -55,6 +57,21 @@ enum Item {
         len: usize,
     },
     Record(Record),
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        Group {
+            number: 0,
+            appends: 0,
+            bytes_max: 0,
+            room: Room::default(),
+            wants_disk: false,
+            kind: MarkKind::Entries,
+            items: Vec::new(),
+            copied: Vec::new(),
+        }
+    }
 }
 
 impl Group {

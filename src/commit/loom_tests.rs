@@ -337,7 +337,7 @@ fn refused_are_told_and_the_log_goes_on() {
                 log.append("one", Durable).unwrap();
             }
         });
-        let order = Order { live: Live::after(0), term: 1 };
+        let order = Order { live: Live::after(0, 0), term: 1, commit: None, changes: 0 };
         log.queue.refuse(order, &Error::new(ErrorKind::NoSpace, "no"));
         assert!(block_on(ticket).unwrap_err().is_no_space());
         log.commit_until(&["one"]);

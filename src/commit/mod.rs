@@ -54,6 +54,8 @@ pub(crate) mod group;
 mod loom_tests;
 pub(crate) mod policy;
 pub(crate) mod queue;
+mod release;
+pub(crate) mod retire;
 mod room;
 mod slots;
 pub(crate) mod spin;

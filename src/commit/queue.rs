@@ -14,6 +14,7 @@ use super::room::{Rooms, Waiting as WaitingForRoom};
 use super::ticket::{Ticket, Waiter};
 use super::waiters::{Waiters, Wakers};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::MarkKind;
 use crate::live::Live;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -43,6 +44,9 @@ pub(crate) struct Limits {
 /// Who asked for the log to be closed is told the durable index, or the first error.
 pub(crate) type CloseReply = Option<oneshot::Sender<Result<u64>>>;
 
+/// Who asked for entries to be released is told when they are.
+pub(crate) type ReleaseReply = oneshot::Sender<Result<()>>;
+
 /// What waits, for the committer's decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
@@ -58,6 +62,8 @@ pub(crate) struct Waiting {
     /// It holds nothing but the wish that all before it be durable.
     pub barrier: bool,
     pub closing: bool,
+    /// Entries up to this index are to be released.
+    pub release: Option<u64>,
 }
 
 /// The log as it will be when everything accepted is durable.
@@ -67,6 +73,10 @@ pub(crate) struct Order {
     pub live: Live,
     /// The highest term seen: that of plain appends.
     pub term: u64,
+    /// Of the last hard state, if there is one.
+    pub commit: Option<u64>,
+    /// Counts what made other entries of those that were accepted before.
+    pub changes: u64,
 }
 
 impl Order {
@@ -93,6 +103,11 @@ struct State {
     /// The committer is gone: nobody will answer again.
     deserted: bool,
     close: Option<CloseReply>,
+    /// The last group with entries that replace others, and the first index of those.
+    replacing: Option<(u64, u64)>,
+    /// What is to be released, and who waits for that.
+    release: u64,
+    releases: Vec<ReleaseReply>,
     committer: Option<Waker>,
     /// The committer sleeps until so many calls wait.
     wake_at: usize,
@@ -125,7 +140,7 @@ impl Queue {
     pub(crate) fn new(limits: Limits) -> Queue {
         Queue {
             state: Mutex::new(State {
-                order: Order { live: Live::after(0), term: 1 },
+                order: Order { live: Live::after(0, 0), term: 1, commit: None, changes: 0 },
                 rooms: Rooms::new(limits.room),
                 forming: VecDeque::new(),
                 waiters: Waiters::default(),
@@ -133,6 +148,9 @@ impl Queue {
                 ended: None,
                 deserted: false,
                 close: None,
+                replacing: None,
+                release: 0,
+                releases: Vec::new(),
                 committer: None,
                 wake_at: 1,
             }),
@@ -216,6 +234,38 @@ impl Queue {
         Ok(Ticket::new(Arc::clone(self), &accepted))
     }
 
+    /// Whether what is behind `index` can be taken back, and what is there: the index and term before the first entry, the
+    /// last index, and how often entries were replaced so far.
+    pub(crate) fn before_truncation(&self, index: u64) -> Result<((u64, u64), u64, u64)> {
+        let state = self.lock();
+        if let Some(error) = &state.ended {
+            return Err(error.clone());
+        }
+        let Order { live, commit, changes, .. } = &state.order;
+        match commit {
+            Some(commit) if index < *commit && *commit < live.next() => {
+                let what = format!("index {commit} is committed: the last hard state says so");
+                Err(Error::new(ErrorKind::InvalidInput, what)
+                    .next("nothing was taken back: committed entries never are"))
+            }
+            _ => Ok((live.base_and_term(), live.next() - 1, *changes)),
+        }
+    }
+
+    /// Asks for the entries up to `index`, which are durable, to be released.
+    pub(crate) fn release(&self, index: u64, reply: ReleaseReply) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(error) = &state.ended {
+            return Err(error.clone());
+        }
+        state.release = state.release.max(index);
+        state.releases.push(reply);
+        let committer = state.committer.take();
+        drop(state);
+        committer.into_iter().for_each(wake);
+        Ok(())
+    }
+
     fn room_of(&self, content: &Content<'_>) -> Result<Room> {
         content.room(self.limits.record_bytes_max, self.limits.room)
     }
@@ -237,7 +287,7 @@ impl Queue {
         if !has_room && !state.rooms.take(room) {
             return None;
         }
-        if let Err(error) = content.check(&state.order.live) {
+        if let Err(error) = content.check(&state.order) {
             return Some(self.refused(state, room, true, error));
         }
         let bytes = content.bytes_max();
@@ -372,16 +422,29 @@ impl State {
         limits: &Limits,
     ) -> Range<u64> {
         let fits = |group: &Group| {
-            group.is_barrier()
-                || group.bytes_max + bytes <= limits.group_bytes_max
-                    && group.room.records + records <= limits.group_records_max
+            group.kind == MarkKind::Entries
+                && content.kind() == MarkKind::Entries
+                && (group.is_barrier()
+                    || group.bytes_max + bytes <= limits.group_bytes_max
+                        && group.room.records + records <= limits.group_records_max)
         };
         if !self.forming.back().is_some_and(fits) {
             self.begin_group();
         }
         let group = self.forming.back_mut().expect("there is one");
         group.bytes_max += bytes;
-        content.move_to(group, &mut self.order)
+        let changes = self.order.changes;
+        let indexes = content.move_to(group, &mut self.order);
+        if self.order.changes > changes {
+            let first = match self.replacing {
+                Some((before, first)) if before >= self.waiters.resolved_before() => {
+                    first.min(indexes.start)
+                }
+                _ => indexes.start,
+            };
+            self.replacing = Some((group.number, first));
+        }
+        indexes
     }
 
     /// Nothing more can join the oldest group.
@@ -435,6 +498,7 @@ impl Queue {
             wants_disk: oldest.is_some_and(|group| group.wants_disk),
             barrier: oldest.is_some_and(Group::is_barrier),
             closing: state.close.is_some(),
+            release: (!state.releases.is_empty()).then_some(state.release),
         };
         drop(state);
         drop(committer);
@@ -450,8 +514,8 @@ impl Queue {
     pub(crate) fn poll_waiting(&self, appends: usize, context: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         let due = self.appends.load(Ordering::Relaxed) >= appends;
-        let (poll, replaced) = if due || state.oldest_is_full(&self.limits) || state.close.is_some()
-        {
+        let asked = state.close.is_some() || !state.releases.is_empty();
+        let (poll, replaced) = if due || state.oldest_is_full(&self.limits) || asked {
             (Poll::Ready(()), state.committer.take())
         } else {
             state.wake_at = appends;
@@ -460,6 +524,28 @@ impl Queue {
         drop(state);
         drop(replaced);
         poll
+    }
+
+    /// Takes the request to release entries up to an index, with who waits for it.
+    pub(crate) fn take_release(&self) -> (u64, Vec<ReleaseReply>) {
+        let mut state = self.lock();
+        (std::mem::take(&mut state.release), std::mem::take(&mut state.releases))
+    }
+
+    /// From now on nothing can be appended that would replace an entry up to `index`. The entries must be durable; refused
+    /// if what is on its way replaces some of them.
+    pub(crate) fn accept_release(&self, index: u64, term: u64) -> Result<()> {
+        let mut state = self.lock();
+        let resolved_before = state.waiters.resolved_before();
+        let replacing = state.replacing.filter(|(group, _)| *group >= resolved_before);
+        if let Some((_, first)) = replacing.filter(|(_, first)| *first <= index) {
+            drop(state);
+            let what = format!("the entries from {first} on are about to be replaced");
+            return Err(Error::new(ErrorKind::InvalidInput, what)
+                .next("nothing was released: wait until what replaces them is durable"));
+        }
+        state.order.live.release(index, term);
+        Ok(())
     }
 
     /// Takes the oldest group.
@@ -518,7 +604,8 @@ impl Queue {
     /// All that waits fails, and its indexes are given out again, from `order` on. Nothing may be with the committer.
     pub(crate) fn refuse(&self, order: Order, error: &Error) {
         let mut state = self.lock();
-        state.order = order;
+        state.order = Order { changes: state.order.changes + 1, ..order };
+        state.replacing = None;
         self.fail_all(state, error);
     }
 
@@ -531,8 +618,12 @@ impl Queue {
         state.ended = Some(error.clone());
         // Room that is with groups in flight does not come back.
         let turn = state.rooms.open();
+        let releases = std::mem::take(&mut state.releases);
         self.fail_all(state, error);
         turn.for_each(wake);
+        for release in releases {
+            unharmed(|| drop(release.send(Err(error.clone()))));
+        }
     }
 
     fn fail_all(&self, mut state: MutexGuard<'_, State>, error: &Error) {
@@ -664,7 +755,10 @@ mod tests {
         let queue = queue();
         let first =
             append(&queue, Content::Many((0..3).map(|_| Bytes::new().into()).collect())).unwrap();
-        queue.refuse(Order { live: Live::after(0), term: 1 }, &Error::closed());
+        queue.refuse(
+            Order { live: Live::after(0, 0), term: 1, commit: None, changes: 0 },
+            &Error::closed(),
+        );
         assert!(pollster::block_on(first).is_err());
         let again = append(&queue, Content::One(Bytes::new().into())).unwrap();
         assert_eq!(again.indexes(), 1..2);

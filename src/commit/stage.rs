@@ -9,10 +9,12 @@ use crate::format::mark::MARK_FRAME_BYTES;
 use crate::format::{GroupEncoder, MarkKind, Place, Record, RecordRef, Records};
 use crate::io::{Disk, DiskFile, Persist};
 use crate::live::Live;
+use crate::retained::Segment;
 use crate::segment::active::Active;
 use crate::segment::dir;
 use crate::segment::name::SegmentName;
-use crate::segment::pipeline::Prepared;
+use crate::segment::pipeline::{Prepared, RELEASE_BYTES};
+use crate::tail::Tail;
 use crate::types::{Durability, Position};
 
 impl<D: Disk> Committer<D> {
@@ -33,9 +35,10 @@ impl<D: Disk> Committer<D> {
         }
         let first_index = (0..group.count()).find_map(|at| match group.get(at) {
             RecordRef::Entry { index, .. } => Some(index),
+            RecordRef::Truncation(before) => Some(before.index + 1),
             _ => None,
         });
-        let place = self.place(MarkKind::Entries, first_index.unwrap_or(self.tail.next_index));
+        let place = self.place(group.kind, first_index.unwrap_or(self.tail.next_index));
         let mut encoder = self.encoders.pop().unwrap_or_default();
         let mut buffer = Some(self.active.disk.buffer().await)
             .filter(|buffer| self.bytes_of(group.bytes_max) <= buffer.len() as u64);
@@ -103,7 +106,7 @@ impl<D: Disk> Committer<D> {
 
     /// Whether there is space for a group whose records take so many bytes.
     pub(super) fn has_space(&self, records: u64) -> bool {
-        self.active.offset + self.bytes_of(records) <= self.active.allocated
+        self.active.offset + self.bytes_of(records) + RELEASE_BYTES <= self.active.allocated
     }
 
     fn place(&self, kind: MarkKind, first_index: u64) -> Place {
@@ -123,19 +126,29 @@ impl<D: Disk> Committer<D> {
     /// Writes a group without records and makes it durable. It proves all groups before it durable. Nothing may be in
     /// flight.
     pub(crate) async fn mark(&mut self, kind: MarkKind) -> Result<()> {
-        assert!(self.flights.is_empty(), "a mark speaks for all groups before it");
-        let place = self.place(kind, self.tail.next_index);
-        let mut encoder = GroupEncoder::new(&place, NOTHING);
-        match self.active.reserve(encoder.bytes()).await {
-            Ok(()) => {}
+        match self.write_group(kind, &[], RELEASE_BYTES).await {
             // Not worth a failure: the log is durable without it.
             Err(error) if error.is_no_space() => {
                 self.unproven = false;
-                return Ok(());
+                Ok(())
             }
-            Err(error) => return Err(error),
+            outcome => outcome,
         }
-        self.active.commit(|buffer| encoder.fill(NOTHING, buffer)).await?;
+    }
+
+    /// Writes a group of the log's own and makes it durable, if there is space for it and so much more. Nothing may be in
+    /// flight.
+    pub(super) async fn write_group(
+        &mut self,
+        kind: MarkKind,
+        records: &[Record],
+        spare: u64,
+    ) -> Result<()> {
+        assert!(self.flights.is_empty(), "a mark speaks for all groups before it");
+        let place = self.place(kind, self.tail.next_index);
+        let mut encoder = GroupEncoder::new(&place, records);
+        self.active.reserve(encoder.bytes() + spare).await?;
+        self.active.commit(|buffer| encoder.fill(records, buffer)).await?;
         self.tail.chain = encoder.chain();
         self.tail.group += 1;
         self.unproven = false;
@@ -153,7 +166,7 @@ impl<D: Disk> Committer<D> {
                 Ok(prepared) => return self.cut(prepared).await,
                 Err(error) => Err(error),
             },
-            false => self.active.reserve(self.bytes_of(records)).await,
+            false => self.active.reserve(self.bytes_of(records) + RELEASE_BYTES).await,
         };
         match outcome {
             Err(error) if error.is_no_space() => {
@@ -174,6 +187,8 @@ impl<D: Disk> Committer<D> {
         if !self.tail.state.is_empty() {
             records.push(Record::State(self.tail.state));
         }
+        // Who opens the log finds here what it begins with, whatever is left of the segments before.
+        records.extend(self.tail.released.clone().map(Record::Release));
         let mut encoder = GroupEncoder::new(&place, &records[..]);
 
         self.metrics.cuts.add(1);
@@ -189,7 +204,8 @@ impl<D: Disk> Committer<D> {
         self.tail.chain = encoder.chain();
         self.tail.group += 1;
         self.head_end = next.offset;
-        self.mover.add_segment(seq, &next.path, next.offset);
+        let segment = Segment { seq, index: name.index, path: next.path.to_path_buf() };
+        self.mover.add_segment(segment, next.offset);
         let sealed = std::mem::replace(&mut self.active, next);
         self.pipeline.taken(sealed.offset);
         // The old file, and with it its lock, goes only now that the new one is there to hold one. Unused space is given
@@ -207,7 +223,9 @@ impl<D: Disk> Committer<D> {
 
     /// A full disk: all that waits fails, and its indexes are given out again.
     fn refuse(&mut self, error: &Error) {
-        let order = Order { live: self.staged.clone(), term: self.tail.term };
+        let Tail { term, state, .. } = self.tail;
+        let commit = (!state.is_empty()).then_some(state.commit);
+        let order = Order { live: self.staged.clone(), term, commit, changes: 0 };
         self.queue.refuse(order, error);
     }
 
@@ -234,9 +252,6 @@ impl<D: Disk> Committer<D> {
 /// A sealed segment keeps unused space up to one part of so many.
 const KEPT_SPACE_PARTS: u64 = 16;
 
-/// The records of a mark.
-const NOTHING: &[Record] = &[];
-
 /// What a record changes in the log.
 pub(super) fn apply(live: &mut Live, record: RecordRef<'_>, position: Position) {
     match record {
@@ -244,6 +259,8 @@ pub(super) fn apply(live: &mut Live, record: RecordRef<'_>, position: Position) 
             live.push(index, term, position).expect("the queue accepts no entries with a gap");
         }
         RecordRef::Snapshot(snapshot) => live.snapshot(snapshot.index, snapshot.term),
-        RecordRef::State(_) | RecordRef::Metadata(_) => {}
+        RecordRef::Truncation(snapshot) => live.truncate(snapshot.index),
+        // Where it is staged, the committer does more than that.
+        RecordRef::Release(_) | RecordRef::State(_) | RecordRef::Metadata(_) => {}
     }
 }

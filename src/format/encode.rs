@@ -222,7 +222,9 @@ impl<'a> Item<'a> {
                 let message = Small::message(&state_message(state));
                 Item::new(RecordType::State, message, Payload::Bytes(&[]))
             }
-            RecordRef::Snapshot(snapshot) => {
+            RecordRef::Snapshot(snapshot)
+            | RecordRef::Release(snapshot)
+            | RecordRef::Truncation(snapshot) => {
                 let message = snapshot_message(snapshot).encode_to_vec();
                 Item::new(RecordType::Snapshot, Small::default(), Payload::Encoded(message))
             }

@@ -194,7 +194,9 @@ fn by_prost(record: &Record, chain: Chain) -> (Chain, Vec<u8>) {
             (2, Some(message.encode_to_vec().into()))
         }
         Record::State(state) => (3, Some(state_message(state).encode_to_vec().into())),
-        Record::Snapshot(snapshot) => (5, Some(snapshot_message(snapshot).encode_to_vec().into())),
+        Record::Snapshot(snapshot) | Record::Release(snapshot) | Record::Truncation(snapshot) => {
+            (5, Some(snapshot_message(snapshot).encode_to_vec().into()))
+        }
     };
     let chain = chain.after(data.as_deref().unwrap_or_default());
     let record = walpb::Record { r#type: Some(record_type), crc: Some(chain.0), data };

@@ -37,7 +37,7 @@ impl From<Record> for Encodable {
 pub struct GroupPlace {
     pub position: Position,
     pub chain: u32,
-    /// 1 to 5.
+    /// 1 to 7.
     pub kind: u8,
     pub log_id: [u8; 16],
     pub epoch: u32,
@@ -65,7 +65,9 @@ pub fn encode(place: &GroupPlace, records: &[Record], piece_bytes: usize) -> (Ve
             2 => MarkKind::Entries,
             3 => MarkKind::Idle,
             4 => MarkKind::Close,
-            _ => MarkKind::Recovery,
+            5 => MarkKind::Recovery,
+            6 => MarkKind::Release,
+            _ => MarkKind::Truncation,
         },
         log_id: LogId(place.log_id),
         epoch: place.epoch,

@@ -55,6 +55,10 @@ pub(crate) enum MarkKind {
     Close = 4,
     /// The log was opened; a new epoch begins.
     Recovery = 5,
+    /// Entries were released: its one record is a snapshot record that stands for them.
+    Release = 6,
+    /// All entries were taken back: its one record is that of the snapshot, or release, before them.
+    Truncation = 7,
 }
 
 impl MarkKind {
@@ -65,6 +69,8 @@ impl MarkKind {
             3 => MarkKind::Idle,
             4 => MarkKind::Close,
             5 => MarkKind::Recovery,
+            6 => MarkKind::Release,
+            7 => MarkKind::Truncation,
             _ => return None,
         })
     }
@@ -265,7 +271,7 @@ pub(crate) mod tests {
         /// Any numbers come back, and the mark is found wherever its frame puts it.
         #[test]
         fn any_mark_comes_back(
-            kind in 1u8..=5,
+            kind in 1u8..=7,
             log2 in 3u32..=63,
             small in any::<[u32; 4]>(),
             large in any::<[u64; 7]>(),

@@ -44,6 +44,11 @@ pub(crate) enum Record {
     Entry(Entry),
     State(HardState),
     Snapshot(Snapshot),
+    /// A snapshot record that says what was released: in a group of [`MarkKind::Release`](super::MarkKind), and in heads.
+    Release(Snapshot),
+    /// A snapshot record behind which all entries were taken back: in a group of
+    /// [`MarkKind::Truncation`](super::MarkKind).
+    Truncation(Snapshot),
 }
 
 /// A record to be written, whoever holds it.
@@ -53,6 +58,8 @@ pub(crate) enum RecordRef<'a> {
     Entry { index: u64, term: u64, kind: EntryKind, data: &'a [u8] },
     State(&'a HardState),
     Snapshot(&'a Snapshot),
+    Release(&'a Snapshot),
+    Truncation(&'a Snapshot),
 }
 
 impl<'a> From<&'a Record> for RecordRef<'a> {
@@ -67,6 +74,8 @@ impl<'a> From<&'a Record> for RecordRef<'a> {
             },
             Record::State(state) => RecordRef::State(state),
             Record::Snapshot(snapshot) => RecordRef::Snapshot(snapshot),
+            Record::Release(snapshot) => RecordRef::Release(snapshot),
+            Record::Truncation(snapshot) => RecordRef::Truncation(snapshot),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::files::Files;
 use super::serve::ReadRequest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::Inbox;
-use crate::types::{Durability, Entry, Position};
+use crate::types::{Durability, Entry, Position, Seq};
 use crate::watermark::{Before, Next, Waiting, Watermark};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) struct Source {
 impl Source {
     /// The first index, and the one behind the last.
     pub(crate) fn first_and_next(&self) -> (u64, u64) {
-        self.watermark.with_live(self.durability, |live| (live.base() + 1, live.next()))
+        self.watermark.first_and_next(self.durability)
     }
 
     /// The cursor came past the entry `index`, which is valid, and it was not there. Nothing in the format covers the type
@@ -123,6 +123,11 @@ impl Cursor {
         context: &Context<'_>,
     ) -> Poll<Result<()>> {
         waiting.poll_entry(self.source.durability, self.at, context)
+    }
+
+    /// The segment that it is in, or comes to next.
+    pub(crate) fn seq(&self) -> Seq {
+        self.at.seq
     }
 
     pub(crate) fn source(&self) -> &Source {

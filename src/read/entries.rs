@@ -3,7 +3,8 @@
 use super::cursor::{Come, Cursor, Source};
 use crate::blocking::Blocking;
 use crate::error::{Error, ErrorKind, Result};
-use crate::types::Entry;
+use crate::types::{Entry, Seq};
+use crate::watermark::Pin as SegmentPin;
 use bytes::Bytes;
 use futures_core::Stream;
 use std::future::{Future, poll_fn};
@@ -28,7 +29,7 @@ use std::task::{Context, Poll, ready};
 #[must_use = "streams do nothing unless polled"]
 pub struct Entries {
     /// `None` when there is no more to come.
-    cursor: Option<Cursor>,
+    cursor: Option<Pinned>,
     /// Where the range begins.
     first: u64,
     /// Indexes still to be handed out.
@@ -37,15 +38,42 @@ pub struct Entries {
     refused: Option<Error>,
 }
 
+/// A cursor, and what keeps the segments that it comes through from being removed.
+#[derive(Debug)]
+struct Pinned {
+    cursor: Cursor,
+    pin: SegmentPin,
+    seq: Seq,
+}
+
+impl Pinned {
+    fn new(cursor: Cursor, pin: SegmentPin) -> Pinned {
+        let seq = cursor.seq();
+        pin.move_to(seq);
+        Pinned { cursor, pin, seq }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Come>> {
+        let come = ready!(self.cursor.poll_next(context));
+        if self.cursor.seq() > self.seq {
+            self.seq = self.cursor.seq();
+            self.pin.move_to(self.seq);
+        }
+        Poll::Ready(come)
+    }
+}
+
 impl Entries {
     /// The entries of a range, or why there is no such range.
     pub(crate) fn new(source: Source, range: impl RangeBounds<u64>) -> Entries {
+        // Before it is looked what there is.
+        let pin = source.watermark.pin();
         match bounds(&source, range) {
             Ok(wanted) if wanted.is_empty() => {
                 Entries { cursor: None, first: wanted.start, wanted, refused: None }
             }
             Ok(wanted) => {
-                let cursor = Cursor::new(source, wanted.start);
+                let cursor = Pinned::new(Cursor::new(source, wanted.start), pin);
                 Entries { cursor: Some(cursor), first: wanted.start, wanted, refused: None }
             }
             Err(error) => Entries { cursor: None, first: 0, wanted: 0..0, refused: Some(error) },
@@ -118,7 +146,7 @@ impl Entries {
                 // The range was replaced by a shorter one while it was read.
                 Come::End(next) if next <= wanted => break,
                 Come::Entry(_) | Come::End(_) => {
-                    return Poll::Ready(Err(missing(cursor.source(), wanted)));
+                    return Poll::Ready(Err(missing(cursor.cursor.source(), wanted)));
                 }
             }
         }
@@ -170,7 +198,7 @@ fn bounds(source: &Source, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
 }
 
 /// There is no entry `index` any more.
-pub(super) fn released(index: u64, first: u64) -> Error {
+pub(crate) fn released(index: u64, first: u64) -> Error {
     Error::new(
         ErrorKind::Released,
         format!("index {index} is not in the log any more: the first is {first}"),
@@ -195,7 +223,7 @@ pub(super) fn missing(source: &Source, index: u64) -> Error {
 }
 
 /// There is no entry `index` yet.
-pub(super) fn beyond(index: u64, next: u64) -> Error {
+pub(crate) fn beyond(index: u64, next: u64) -> Error {
     let what = match next {
         1 => format!("index {index} is not in the log: it is empty"),
         _ => format!("index {index} is not in the log: the last is {}", next - 1),

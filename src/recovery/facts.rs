@@ -16,6 +16,11 @@ const ITEMS_MAX: usize = 1 << 15;
 /// Or when they hold so much: metadata and members of a group may be long.
 const BYTES_MAX: usize = 1 << 20;
 
+/// What a snapshot record holds besides numbers.
+fn snapshot_bytes(snapshot: &Snapshot) -> usize {
+    snapshot.conf_state.as_ref().map_or(0, members_bytes)
+}
+
 fn members_bytes(conf: &ConfState) -> usize {
     let lists = [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next];
     lists.iter().map(|list| list.len() * size_of::<u64>()).sum()
@@ -42,8 +47,24 @@ impl EntryRun {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Entries(EntryRun),
-    Metadata { data: Option<Bytes>, position: Position },
-    Snapshot { snapshot: Snapshot, position: Position },
+    Metadata {
+        data: Option<Bytes>,
+        position: Position,
+    },
+    Snapshot {
+        snapshot: Snapshot,
+        position: Position,
+    },
+    /// Entries up to its index were released.
+    Release {
+        snapshot: Snapshot,
+        position: Position,
+    },
+    /// Entries behind its index were taken back.
+    Truncation {
+        snapshot: Snapshot,
+        position: Position,
+    },
 }
 
 /// See the [module](self).
@@ -100,8 +121,16 @@ impl Facts {
                 self.items.push(Item::Metadata { data, position });
             }
             Content::Snapshot(snapshot) => {
-                self.bytes += snapshot.conf_state.as_ref().map_or(0, members_bytes);
+                self.bytes += snapshot_bytes(&snapshot);
                 self.items.push(Item::Snapshot { snapshot, position });
+            }
+            Content::Release(snapshot) => {
+                self.bytes += snapshot_bytes(&snapshot);
+                self.items.push(Item::Release { snapshot, position });
+            }
+            Content::Truncation(snapshot) => {
+                self.bytes += snapshot_bytes(&snapshot);
+                self.items.push(Item::Truncation { snapshot, position });
             }
             Content::Other => {}
         }

@@ -23,11 +23,12 @@ use super::verdict::{self, Row, Verdict};
 use super::walk::{SegmentEnd, Stop, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::decode::{self, RawRecord};
-use crate::format::{Chain, Record, RecordType};
+use crate::format::{Chain, Mark, MarkKind, Record, RecordType};
 use crate::io::{BLOCK_BYTES, Disk, DiskFile};
 use crate::live::Live;
+use crate::retained::Segment;
 use crate::segment::dir::{self, SegmentFile};
-use crate::types::{Position, Seq};
+use crate::types::{Position, Seq, Snapshot};
 use crate::watermark::Mover;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -300,6 +301,9 @@ impl<D: Disk> Follower<D> {
             self.mover.written(&batch.records[..], places, end, |old| old.clone_from(live));
         }
         self.mover.durable(end, |old| old.clone_from(live));
+        if let Some((index, term)) = batch.released.take() {
+            self.mover.release(index, term);
+        }
         self.live.clone_from(live);
         (self.shown, self.shown_chain) = (end, upto.chain);
         batch.clear();
@@ -352,8 +356,9 @@ impl<D: Disk> Follower<D> {
     fn enter(&mut self, next: SegmentFile) {
         assert_eq!(self.walked, self.shown.offset, "all of a segment is shown when it is left");
         let seq = next.name.seq;
-        self.mover.add_segment(seq, &next.path, 0);
-        self.path = next.path;
+        let SegmentFile { name, path } = next;
+        self.mover.add_segment(Segment { seq, index: name.index, path: path.clone() }, 0);
+        self.path = path;
         self.shown = Position::new(seq, 0);
         self.walked = 0;
         (self.file, self.last_frame, self.stuck) = (None, None, None);
@@ -473,12 +478,17 @@ struct Batch {
     /// The entries when they are.
     live: Live,
     changed: bool,
+    /// Of the mark before the next record.
+    kind: Option<MarkKind>,
+    /// The index and term up to which entries were released.
+    released: Option<(u64, u64)>,
 }
 
 impl Batch {
     fn after(live: &Live) -> Batch {
         let (records, places) = (Vec::new(), Vec::new());
-        Batch { records, places, bytes: 0, live: live.clone(), changed: false }
+        let (live, changed) = (live.clone(), false);
+        Batch { records, places, bytes: 0, live, changed, kind: None, released: None }
     }
 
     fn clear(&mut self) {
@@ -504,8 +514,18 @@ impl Batch {
             Some(RecordType::Snapshot) => {
                 let snapshot = decode::snapshot(&record.data.unwrap_or_default())
                     .map_err(|why| format!("the snapshot record does not parse: {why}"))?;
-                self.live.snapshot(snapshot.index, snapshot.term);
+                let Snapshot { index, term, .. } = snapshot;
+                match self.kind {
+                    Some(MarkKind::Release) => self.released = Some((index, term)),
+                    Some(MarkKind::Head) if index > 0 => self.released = Some((index, term)),
+                    Some(MarkKind::Truncation) => self.live.truncate(index),
+                    _ => self.live.snapshot(index, term),
+                }
                 self.changed = true;
+            }
+            Some(RecordType::Crc) => {
+                let mark = record.data.map(|data| Mark::from_bytes(&data));
+                self.kind = mark.and_then(|mark| mark.ok()).map(|mark| mark.kind);
             }
             _ => {}
         }

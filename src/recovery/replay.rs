@@ -15,12 +15,20 @@ use std::path::Path;
 /// What the facts so far amount to.
 #[derive(Clone, Debug)]
 pub(crate) struct Replay {
+    /// Reading starts where the log does: behind what was released.
+    from_beginning: bool,
     start_index: u64,
     start_term: u64,
     /// The term of the entry at the start's index, as long as it is valid.
     term_at_start: Option<u64>,
     /// The last snapshot record of another index.
     other_snapshot: Option<(u64, u64)>,
+    /// A snapshot stands for the entries up to this index, which is a failure unless they were released.
+    missing: Option<(u64, Error)>,
+    /// The record of the last release.
+    pub released: Option<Snapshot>,
+    /// The last snapshot record.
+    pub last_snapshot: Option<Snapshot>,
     pub live: Live,
     pub index: SparseIndex,
     pub state: HardState,
@@ -35,17 +43,46 @@ pub(crate) struct Replay {
 impl Replay {
     pub(crate) fn from_snapshot(index: u64, term: u64) -> Replay {
         Replay {
+            from_beginning: false,
             start_index: index,
             start_term: term,
             term_at_start: None,
             other_snapshot: None,
-            live: Live::after(index),
+            missing: None,
+            released: None,
+            last_snapshot: None,
+            live: Live::after(index, term),
             index: SparseIndex::default(),
             state: HardState::default(),
             metadata: None,
             start: None,
             term_max: term,
         }
+    }
+
+    /// From the first entry on that was not released, through a log whose first segment is there.
+    pub(crate) fn from_beginning() -> Replay {
+        Replay { from_beginning: true, ..Replay::from_snapshot(0, 0) }
+    }
+
+    /// After all facts: whether the entries that are missing were released, and those that were asked for were not.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let released = self.released.as_ref().map_or(0, |snapshot| snapshot.index);
+        match &self.missing {
+            Some((index, error)) if *index > released => return Err(error.clone()),
+            _ => {}
+        }
+        if !self.from_beginning && released > self.start_index {
+            let what = format!(
+                "the entries behind index {} were released: the first is {}",
+                self.start_index,
+                released + 1
+            );
+            return Err(Error::new(ErrorKind::Released, what)
+                .with_first_index(released + 1)
+                .next("start from a later snapshot, or at the beginning of what is left"));
+        }
+        Ok(())
     }
 
     /// Takes in the next facts, which stand in the segment at `path`.
@@ -56,6 +93,8 @@ impl Replay {
                 Item::Entries(run) => self.entries(&run, path)?,
                 Item::Metadata { data, position } => self.metadata(data, position, path)?,
                 Item::Snapshot { snapshot, position } => self.snapshot(snapshot, position, path)?,
+                Item::Release { snapshot, position } => self.release(snapshot, position, path)?,
+                Item::Truncation { snapshot, .. } => self.live.truncate(snapshot.index),
             }
         }
         self.state = state.unwrap_or(self.state);
@@ -76,18 +115,42 @@ impl Replay {
         Ok(())
     }
 
+    fn release(&mut self, snapshot: Snapshot, at: Position, path: &Path) -> Result<()> {
+        if snapshot.index == self.start_index && self.start_index > 0 {
+            self.check_start(&snapshot, at, path)?;
+            self.start = Some(snapshot.clone());
+        }
+        if self.from_beginning && snapshot.index > self.start_index {
+            (self.start_index, self.start_term) = (snapshot.index, snapshot.term);
+            self.term_at_start = Some(snapshot.term);
+            self.live.release(snapshot.index, snapshot.term);
+            self.start = Some(snapshot.clone());
+        }
+        self.term_max = self.term_max.max(snapshot.term);
+        self.released = Some(snapshot);
+        Ok(())
+    }
+
+    fn check_start(&self, snapshot: &Snapshot, at: Position, path: &Path) -> Result<()> {
+        if snapshot.term == self.start_term {
+            return Ok(());
+        }
+        let what = format!(
+            "a snapshot record at index {} has term {}, not {}",
+            snapshot.index, snapshot.term, self.start_term
+        );
+        Err(Error::damaged(path, at.offset, what))
+    }
+
     fn snapshot(&mut self, snapshot: Snapshot, at: Position, path: &Path) -> Result<()> {
+        if snapshot.index > 0 {
+            self.last_snapshot = Some(snapshot.clone());
+        }
         if snapshot.index != self.start_index {
             self.other_snapshot = Some((snapshot.index, snapshot.term));
             return Ok(());
         }
-        if snapshot.term != self.start_term {
-            let what = format!(
-                "a snapshot record at index {} has term {}, not {}",
-                snapshot.index, snapshot.term, self.start_term
-            );
-            return Err(Error::damaged(path, at.offset, what));
-        }
+        self.check_start(&snapshot, at, path)?;
         // A snapshot that does not continue the entries below it replaced the log.
         if snapshot.index > 0 && self.term_at_start != Some(snapshot.term) {
             self.live.clear();
@@ -104,26 +167,39 @@ impl Replay {
         if first <= self.start_index {
             self.term_at_start = (run.last() >= self.start_index).then_some(term);
         }
-        self.live.push_run(first, count, term, position).map_err(|gap| match self.other_snapshot {
-            Some((index, term)) if gap.found == index + 1 => Error::new(
-                ErrorKind::Released,
-                format!(
-                    "a snapshot of index {index}, term {term} stands for the entries from {} on",
-                    gap.expected
-                ),
-            )
-            .at_path(path)
-            .at_offset(position.offset)
-            .next("start there: Start::Snapshot, or --start INDEX/TERM"),
-            _ => Error::damaged(
+        let Err(gap) = self.live.push_run(first, count, term, position) else {
+            return Ok(());
+        };
+        match self.other_snapshot {
+            Some((index, snapshot_term)) if gap.found == index + 1 => {
+                let error = Error::new(
+                    ErrorKind::Released,
+                    format!(
+                        "a snapshot of index {index}, term {snapshot_term} stands for the entries from {} on",
+                        gap.expected
+                    ),
+                )
+                .at_path(path)
+                .at_offset(position.offset)
+                .next("start there: Start::Snapshot, or --start INDEX/TERM");
+                if !self.from_beginning {
+                    return Err(error);
+                }
+                // A release behind it may say that nobody wants them.
+                self.missing = Some((index, error));
+                self.live = Live::after(index, snapshot_term);
+                self.live.push_run(first, count, term, position).expect("it follows the snapshot");
+                Ok(())
+            }
+            _ => Err(Error::damaged(
                 path,
                 position.offset,
                 format!(
                     "entry {} where {} is the next: entries are missing, unless a snapshot stands for them",
                     gap.found, gap.expected
                 ),
-            ),
-        })
+            )),
+        }
     }
 }
 

@@ -87,15 +87,24 @@ async fn judged_scan<D: Disk>(
     start: Start,
     judge: Judge,
 ) -> Result<Scan> {
-    let (index, term) = match start {
-        Start::Beginning => (0, 0),
-        Start::Snapshot { index, term } => (index, term),
-        Start::LatestSnapshot => latest_snapshot(disk, segments)
-            .await?
-            .map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
+    let begin = match start {
+        Start::Beginning => None,
+        Start::Snapshot { index, term } => Some((index, term)),
+        Start::LatestSnapshot => latest_start(disk, segments).await?,
     };
-    let selected = dir::select(segments, index)?;
-    let mut replay = Replay::from_snapshot(index, term);
+    let (selected, mut replay) = match begin {
+        Some((index, term)) => (dir::select(segments, index)?, Replay::from_snapshot(index, term)),
+        None => match dir::select(segments, 0) {
+            Ok(selected) => (selected, Replay::from_beginning()),
+            // Segments are gone: a release says up to where. Of those before that a crash may have brought back some.
+            Err(error) => match latest_release(disk, segments).await? {
+                Some((index, term)) => {
+                    (dir::select(segments, index)?, Replay::from_snapshot(index, term))
+                }
+                None => return Err(error),
+            },
+        },
+    };
     let (newest, sealed) = selected.split_last().expect("select gives at least one segment");
     let ahead = async {
         match sealed {
@@ -170,7 +179,8 @@ async fn judged_scan<D: Disk>(
     if row.verdict() == Verdict::Damaged {
         return Err(refusal(&newest.path, end, stop.as_ref(), row, &survey));
     }
-    if replay.start.is_none() && index > 0 {
+    replay.finish()?;
+    if let (None, Some((index @ 1.., term))) = (&replay.start, begin) {
         return Err(Error::new(
             ErrorKind::SnapshotNotFound,
             format!("the log has no snapshot record of index {index}, term {term}"),
@@ -356,7 +366,7 @@ const STATES_AND_SNAPSHOTS: Manner = Manner { heeds: Heeds::StatesAndSnapshots, 
 fn snapshots_of(facts: Facts) -> impl Iterator<Item = Snapshot> {
     facts.items.into_iter().filter_map(|item| match item {
         Item::Snapshot { snapshot, .. } => Some(snapshot),
-        Item::Entries(_) | Item::Metadata { .. } => None,
+        _ => None,
     })
 }
 
@@ -376,36 +386,72 @@ async fn facts_of_newest<D: Disk>(disk: &D, newest: &SegmentFile, mut walk: Walk
     }
 }
 
-/// The last of [`snapshots`], found from the end.
+/// The index and term of the last of [`snapshots`], or of the last release if that lies behind it, found from the end.
 ///
 /// The commit index is that of the last hard state, and every segment repeats that in its head: so it is known from the
 /// newest segment, or from one not far before it where no head has any. From there on back the first segment with a
 /// snapshot record that it covers ends the search. What lies before that is not read, and not judged.
-pub(super) async fn latest_snapshot<D: Disk>(
+pub(super) async fn latest_start<D: Disk>(
     disk: &D,
     segments: &[SegmentFile],
-) -> Result<Option<Snapshot>> {
-    let Manner { heeds, .. } = STATES_AND_SNAPSHOTS;
+) -> Result<Option<(u64, u64)>> {
     let mut commit = None;
     // In the order of their bytes, as long as the commit index is not known.
     let mut found: Vec<Snapshot> = Vec::new();
-    for (at, segment) in segments.iter().enumerate().rev() {
-        let facts = match at + 1 == segments.len() {
-            true => facts_of_newest(disk, segment, Walk::from_unknown(heeds)).await?,
-            false => facts_of_sealed(disk, segment, at == 0).await?,
-        };
+    // Heads repeat it.
+    let mut released = None;
+    let later = |snapshot: Option<Snapshot>, released| {
+        let start = snapshot.map(|snapshot| (snapshot.index, snapshot.term));
+        start.max(released).filter(|start| start.0 > 0)
+    };
+    for at in (0..segments.len()).rev() {
+        let facts = states_and_snapshots(disk, segments, at).await?;
         commit = commit.or(facts.state.map(|state| state.commit));
+        released = released.or_else(|| last_release(&facts));
         found.splice(0..0, snapshots_of(facts));
         if let Some(commit) = commit {
             found.retain(|snapshot| snapshot.index <= commit);
             if !found.is_empty() {
-                return Ok(found.pop());
+                return Ok(later(found.pop(), released));
             }
         }
     }
     // Without any hard state nothing is committed.
     found.retain(|snapshot| snapshot.index == 0);
-    Ok(found.pop())
+    Ok(later(found.pop(), released))
+}
+
+/// The index and term up to which entries were released, found from the end.
+async fn latest_release<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<Option<(u64, u64)>> {
+    for at in (0..segments.len()).rev() {
+        let facts = states_and_snapshots(disk, segments, at).await?;
+        if let Some(released) = last_release(&facts) {
+            return Ok(Some(released));
+        }
+    }
+    Ok(None)
+}
+
+fn last_release(facts: &Facts) -> Option<(u64, u64)> {
+    facts.items.iter().rev().find_map(|item| match item {
+        Item::Release { snapshot, .. } => Some((snapshot.index, snapshot.term)),
+        _ => None,
+    })
+}
+
+/// What one of the segments says of states and snapshots, whatever comes before it.
+async fn states_and_snapshots<D: Disk>(
+    disk: &D,
+    segments: &[SegmentFile],
+    at: usize,
+) -> Result<Facts> {
+    match at + 1 == segments.len() {
+        true => {
+            let walk = Walk::from_unknown(STATES_AND_SNAPSHOTS.heeds);
+            facts_of_newest(disk, &segments[at], walk).await
+        }
+        false => facts_of_sealed(disk, &segments[at], at == 0).await,
+    }
 }
 
 /// What a sealed segment says of states and snapshots, whatever comes before it.

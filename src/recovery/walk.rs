@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::decode::{self, RawRecord};
 use crate::format::frame::LENGTH_FIELD_BYTES;
 use crate::format::mark::NotAMark;
-use crate::format::{Chain, LogId, Mark, RecordType, Shape};
+use crate::format::{Chain, LogId, Mark, MarkKind, RecordType, Shape};
 use crate::types::{HardState, INDEXES, Position, Seq, Snapshot};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -42,6 +42,10 @@ pub(crate) enum Content {
     },
     State(HardState),
     Snapshot(Snapshot),
+    /// Entries up to there were released.
+    Release(Snapshot),
+    /// Entries behind it were taken back.
+    Truncation(Snapshot),
     /// Of no interest to this walk.
     Other,
 }
@@ -357,7 +361,8 @@ impl Walk {
                     let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };
                     return Ok(stop(self, group, cause, body));
                 }
-                let (record_type, content) = content(record, self.heeds, path, offset)?;
+                let kind = group.as_ref().map(|group| group.mark.kind);
+                let (record_type, content) = content(record, kind, self.heeds, path, offset)?;
                 facts.push(Fact { position, chain: self.chain, content });
                 self.chain = chain;
                 match group {
@@ -424,6 +429,7 @@ fn broken_extent(offset: u64, broken: &BrokenFrame) -> Range<u64> {
 /// A checksum that fits says that this is what was written. So what does not parse now never did: damage.
 fn content(
     record: RawRecord<Cow<'_, [u8]>>,
+    kind: Option<MarkKind>,
     heeds: Heeds,
     path: &Path,
     offset: u64,
@@ -457,7 +463,13 @@ fn content(
                 let index = snapshot.index;
                 return Err(damaged(format!("a snapshot at index {index}: no log gets there")));
             }
-            Content::Snapshot(snapshot)
+            match kind {
+                // That of the first segment stands for nothing.
+                Some(MarkKind::Release) => Content::Release(snapshot),
+                Some(MarkKind::Head) if snapshot.index > 0 => Content::Release(snapshot),
+                Some(MarkKind::Truncation) => Content::Truncation(snapshot),
+                _ => Content::Snapshot(snapshot),
+            }
         }
         RecordType::Crc => unreachable!("crc records are handled by the walk"),
     };

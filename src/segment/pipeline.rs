@@ -60,9 +60,14 @@ impl Preparation {
     }
 }
 
+/// Space at the end of each segment that appends leave free: on a full disk, what lets go of files has to be written down
+/// first.
+pub(crate) const RELEASE_BYTES: u64 = 2 * ALIGN_BYTES;
+
 /// What a segment takes, in whole blocks.
 pub(crate) fn space(segment_bytes: u64) -> u64 {
-    let blocks = segment_bytes.checked_next_multiple_of(ALIGN_BYTES);
+    let bytes = segment_bytes.saturating_add(RELEASE_BYTES);
+    let blocks = bytes.checked_next_multiple_of(ALIGN_BYTES);
     blocks.unwrap_or(u64::MAX / ALIGN_BYTES * ALIGN_BYTES)
 }
 

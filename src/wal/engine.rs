@@ -9,6 +9,7 @@ use super::thread::SubmissionThread;
 use crate::commit::committer::{Committer, Limits};
 use crate::commit::flight::Flights;
 use crate::commit::queue::{Order, Queue};
+use crate::commit::retire::Retire;
 use crate::commit::spin::Spin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Chain, GroupEncoder, LogId, MarkKind, Place, Record};
@@ -21,8 +22,9 @@ use crate::recovery::follow;
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
 use crate::recovery::verify::{self, VerifyRequest};
+use crate::retained::Segment;
 use crate::segment::active::Active;
-use crate::segment::dir;
+use crate::segment::dir::{self, SegmentFile};
 use crate::segment::method::{Method, Prealloc};
 use crate::segment::name::{PREPARED, SegmentName};
 use crate::segment::pipeline::{self, LeftOver, Pipeline, Preparation};
@@ -254,7 +256,10 @@ impl OnDisk for Job {
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
         let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
         match work {
-            Work::Commits(committer) => committer.run().await,
+            Work::Commits(committer) => {
+                disk.spawn(Rc::clone(&committer.retire).run());
+                committer.run().await;
+            }
             Work::Follows(scan, mover) => {
                 let follow = follow::follow(disk, dir, *scan, mover);
                 beside(follow, shared.queue.wait_close()).await;
@@ -291,7 +296,7 @@ enum Work<D: Disk> {
 
 async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
     let scan = scan::scan_unlocked(disk, dir, options.start).await?;
-    let (mover, watermark) = watermark_of(&scan, options);
+    let (mover, watermark) = watermark_of(&scan, &scan.segments, options);
     let recovery = Recovery::new(&scan, None);
     Ok(Log { watermark, recovery, work: Work::Follows(Box::new(scan), mover) })
 }
@@ -319,7 +324,7 @@ async fn writable<D: Disk>(
             reason = cut.reason, "cut a torn tail");
     }
 
-    let (mover, watermark) = watermark_of(&scan, options);
+    let (mover, watermark) = watermark_of(&scan, &segments, options);
     let newest = scan.newest();
     let tail = Tail {
         chain: scan.chain,
@@ -333,8 +338,12 @@ async fn writable<D: Disk>(
         },
         epoch: scan.epoch + 1,
         group: scan.group,
+        released: scan.replay.released.clone(),
+        snapshot: scan.replay.last_snapshot.clone(),
     };
-    shared.queue.set_order(Order { live: scan.replay.live.clone(), term: tail.term });
+    let commit = (!tail.state.is_empty()).then_some(tail.state.commit);
+    let live = scan.replay.live.clone();
+    shared.queue.set_order(Order { live, term: tail.term, commit, changes: 0 });
     let buffers = options.thread.as_ref().map_or(usize::MAX, |t| t.config().buffer_count);
     let geometry = file.geometry().map_err(|error| Error::io("asking", &newest.path, error))?;
     let method = Method::choose(options.sync_method, options.packing, &geometry, &newest.path)?;
@@ -355,6 +364,7 @@ async fn writable<D: Disk>(
         policy: options.make_policy(),
         metrics: Arc::clone(&shared.metrics),
         spin: Spin::new(options.spin_limit()),
+        retire: Retire::new(disk.clone(), dir, watermark.clone()),
         mover,
         active: Active {
             disk: disk.clone(),
@@ -443,13 +453,20 @@ async fn create_if_missing<D: Disk>(disk: &D, dir: &Path, options: &Options) -> 
     }
 }
 
-fn watermark_of(scan: &Scan, options: &Options) -> (Mover, Watermark) {
-    let segments = scan.segments.iter().map(|segment| (segment.name.seq, segment.path.clone()));
+fn watermark_of(scan: &Scan, segments: &[SegmentFile], options: &Options) -> (Mover, Watermark) {
+    // Also those before the start: what is released later may be older.
+    let segments = segments.iter().map(|SegmentFile { name, path }| Segment {
+        seq: name.seq,
+        index: name.index,
+        path: path.clone(),
+    });
+    let released = scan.replay.released.as_ref();
     watermark::watermark(watermark::Start {
         position: scan.end,
         live: scan.replay.live.clone(),
         index: scan.replay.index.clone(),
         segments: segments.collect(),
+        released: released.map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
         recent_bytes_max: options.recent_bytes_max,
     })
 }

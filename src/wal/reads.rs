@@ -72,7 +72,7 @@ impl Wal {
     /// The first index there is; the one after [`Wal::last_index`] when there are no entries.
     #[must_use]
     pub fn first_index(&self) -> u64 {
-        self.handle.watermark.with_live(self.durability, |live| live.base() + 1)
+        self.handle.watermark.first_and_next(self.durability).0
     }
 
     /// The last index that was accepted, durable or not; one less than [`Wal::first_index`] when there are none.
@@ -84,7 +84,7 @@ impl Wal {
     /// The last durable index; one less than [`Wal::first_index`] when there are none.
     #[must_use]
     pub fn durable_index(&self) -> u64 {
-        self.handle.watermark.with_live(Durability::Durable, |live| live.next() - 1)
+        self.handle.watermark.first_and_next(Durability::Durable).1 - 1
     }
 
     /// Waits until there is a durable entry of this index, or a later one.

@@ -7,6 +7,7 @@ mod follow;
 mod levels;
 mod proven;
 mod reads;
+mod release;
 mod shared;
 mod tails;
 mod verify;

@@ -1,0 +1,161 @@
+//! Which segments of an open log are still wanted, and by whom.
+//!
+//! Releasing says that entries are not wanted any more; files go as whole segments, oldest first. A segment stays as long
+//! as it may hold an entry that was not released, by etcd's rule: to read what follows index *i*, one begins at the last
+//! segment whose name has an index of at most *i*. And it stays as long as somebody has a *pin* on it or on one before it:
+//! who reads a range, or copies the log, is not cut off in the middle.
+
+use crate::types::Seq;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A segment file of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub seq: Seq,
+    /// Of its name: the entry that was to be the first in it.
+    pub index: u64,
+    pub path: PathBuf,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Retained {
+    /// Oldest first.
+    segments: Vec<Segment>,
+    /// Entries up to this index are not wanted, and the term of that one.
+    released: (u64, u64),
+    /// By their places: the first segment that is wanted.
+    pins: BTreeMap<u64, Seq>,
+    places: u64,
+}
+
+impl Retained {
+    pub(crate) fn new(segments: Vec<Segment>, released: (u64, u64)) -> Retained {
+        Retained { segments, released, ..Retained::default() }
+    }
+
+    pub(crate) fn push(&mut self, segment: Segment) {
+        self.segments.push(segment);
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The file of a segment, and whether no more is written to it.
+    pub(crate) fn file_of(&self, seq: Seq) -> Option<(&PathBuf, bool)> {
+        let at = self.segments.binary_search_by_key(&seq, |segment| segment.seq).ok()?;
+        Some((&self.segments[at].path, at + 1 < self.segments.len()))
+    }
+
+    pub(crate) fn released(&self) -> (u64, u64) {
+        self.released
+    }
+
+    /// Entries up to `index` are not wanted any more.
+    pub(crate) fn release(&mut self, index: u64, term: u64) {
+        self.released = self.released.max((index, term));
+    }
+
+    /// Whether a segment could go if entries up to `index` were released.
+    pub(crate) fn frees(&self, index: u64) -> bool {
+        self.needed_from(index) > 0
+    }
+
+    /// The number of segments before the first that is needed to read what follows `index`.
+    fn needed_from(&self, index: u64) -> usize {
+        self.segments.iter().rposition(|segment| segment.index <= index).unwrap_or(0)
+    }
+
+    /// Whether somebody may still read entries that were released.
+    pub(crate) fn is_pinned(&self) -> bool {
+        let needed = self.segments.get(self.needed_from(self.released.0));
+        self.pins.values().any(|seq| needed.is_some_and(|needed| *seq <= needed.seq))
+    }
+
+    /// Takes out the segments that nobody wants, oldest first. The newest always stays.
+    pub(crate) fn take_unwanted(&mut self) -> Vec<Segment> {
+        let needed = self.needed_from(self.released.0);
+        let pinned = self.pins.values().min();
+        let unwanted = match pinned {
+            Some(pinned) => self.segments.partition_point(|segment| segment.seq < *pinned),
+            None => needed,
+        };
+        self.segments.drain(..unwanted.min(needed)).collect()
+    }
+
+    /// From now on all segments stay; gives the place of the pin.
+    pub(crate) fn pin(&mut self) -> u64 {
+        self.places += 1;
+        self.pins.insert(self.places, Seq(0));
+        self.places
+    }
+
+    /// Those before `seq` are not wanted by this pin any more.
+    pub(crate) fn move_pin(&mut self, place: u64, seq: Seq) {
+        self.pins.insert(place, seq);
+    }
+
+    pub(crate) fn unpin(&mut self, place: u64) {
+        self.pins.remove(&place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retained(indexes: &[u64]) -> Retained {
+        let segment = |(seq, &index): (usize, &u64)| Segment {
+            seq: Seq(seq as u64),
+            index,
+            path: PathBuf::from(format!("{seq}")),
+        };
+        Retained::new(indexes.iter().enumerate().map(segment).collect(), (0, 0))
+    }
+
+    fn taken(retained: &mut Retained) -> Vec<u64> {
+        retained.take_unwanted().iter().map(|segment| segment.seq.0).collect()
+    }
+
+    #[test]
+    fn a_segment_stays_while_it_may_hold_an_entry() {
+        let mut retained = retained(&[0, 10, 20, 30]);
+        retained.release(9, 1);
+        assert_eq!(taken(&mut retained), [0; 0]);
+        // etcd begins at the last name that is not above.
+        retained.release(10, 1);
+        assert_eq!(taken(&mut retained), [0]);
+        retained.release(1_000, 1);
+        assert_eq!(taken(&mut retained), [1, 2], "the newest stays");
+        assert_eq!(taken(&mut retained), [0; 0]);
+    }
+
+    #[test]
+    fn indexes_that_go_back_keep_what_came_before() {
+        // The third segment replaced 5 and all behind it.
+        let mut retained = retained(&[0, 10, 5, 12]);
+        assert!(!retained.frees(4));
+        retained.release(7, 2);
+        assert_eq!(taken(&mut retained), [0, 1]);
+    }
+
+    #[test]
+    fn what_is_pinned_stays_and_all_behind_it() {
+        let mut retained = retained(&[0, 10, 20, 30]);
+        let (one, other) = (retained.pin(), retained.pin());
+        retained.move_pin(other, Seq(2));
+        retained.release(25, 1);
+        assert!(retained.is_pinned());
+        assert_eq!(taken(&mut retained), [0; 0]);
+        retained.move_pin(one, Seq(1));
+        assert_eq!(taken(&mut retained), [0]);
+        retained.unpin(one);
+        assert!(retained.is_pinned(), "also in the third are some that were released");
+        assert_eq!(taken(&mut retained), [1]);
+        retained.unpin(other);
+        assert!(!retained.is_pinned());
+        assert_eq!(taken(&mut retained), [0; 0]);
+    }
+}

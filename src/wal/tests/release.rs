@@ -1,0 +1,405 @@
+//! Entries are let go of, and taken back.
+
+use super::*;
+use crate::segment::name::SegmentName;
+
+/// What an application does with its log.
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<Bytes>),
+    Release(u64),
+    Truncate(u64),
+    Reopen,
+}
+
+/// What should be in the log after some steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    /// Of all indexes from 1 on.
+    entries: Vec<Bytes>,
+    released: u64,
+}
+
+impl Model {
+    fn after(steps: &[Step]) -> Model {
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Append(payloads) => model.entries.extend(payloads.iter().cloned()),
+                Step::Release(index) => model.released = model.released.max(*index),
+                Step::Truncate(index) => model.entries.truncate(*index as usize),
+                Step::Reopen => {}
+            }
+        }
+        model
+    }
+}
+
+/// What the application knows.
+#[derive(Debug, Default)]
+struct Known {
+    begun: usize,
+    acked: usize,
+    /// What opening is not to go back behind.
+    base: u64,
+}
+
+/// Appends, releases and takes back, with what comes of it in between; each step when the one before is done.
+fn steps() -> Vec<Step> {
+    let mut tag = 0;
+    let mut append = |count: u64, bytes| {
+        let payloads = (0..count).map(|_| {
+            tag += 1;
+            payload(tag, bytes)
+        });
+        Step::Append(payloads.collect())
+    };
+    vec![
+        append(3, 900),
+        Step::Truncate(1),
+        append(8, 4000),
+        Step::Release(3),
+        append(1, 20_000),
+        Step::Truncate(7),
+        append(2, 8000),
+        Step::Release(8),
+        Step::Reopen,
+        append(2, 9000),
+        Step::Release(11),
+        Step::Truncate(11),
+        append(1, 2000),
+    ]
+}
+
+async fn life(sim: Sim, options: Options, known: Shared<Known>) -> Result<()> {
+    let steps = steps();
+    let mut wal = start_on(&sim, options.clone(), How::OpenOrCreate).await?.0;
+    for (at, step) in steps.into_iter().enumerate() {
+        known.borrow_mut().begun = at + 1;
+        match step {
+            Step::Append(payloads) => wal.append_batch(payloads).await.map(drop)?,
+            Step::Release(index) => {
+                wal.release(index).await?;
+                assert_eq!(wal.first_index(), index + 1);
+            }
+            Step::Truncate(index) => {
+                wal.truncate_after(index).await?;
+                assert_eq!((wal.last_index(), wal.durable_index()), (index, index));
+            }
+            Step::Reopen => {
+                let released = wal.first_index() - 1;
+                wal.close().await?;
+                known.borrow_mut().base = released;
+                wal = start_on(&sim, options.clone(), How::Open).await?.0;
+                assert_eq!(
+                    wal.first_index() - 1,
+                    released,
+                    "closing writes down what was released"
+                );
+            }
+        }
+        known.borrow_mut().acked = at + 1;
+    }
+    wal.close().await.map(drop)
+}
+
+/// Whether what is in the log is what some number of steps leaves, from those that were acked on.
+fn check(sim: &Sim, options: Options, known: &Known, story: &str) {
+    let opened = sim.block_on(start_on(sim, options.clone(), How::OpenOrCreate));
+    let (wal, recovery) = opened.unwrap_or_else(|error| panic!("{story}: {error}"));
+    let steps = steps();
+    let entries = sim.block_on(collect(wal.read(..))).expect(story);
+    let base = wal.first_index() - 1;
+    assert!(base >= known.base, "{story}: {base} after {}", known.base);
+    assert_eq!(recovery.first_index, entries.first().map(|entry| entry.index), "{story}");
+    let found = (known.acked..=known.begun).any(|n| {
+        let model = Model::after(&steps[..n]);
+        base <= model.released
+            && model.entries.len() as u64 >= base
+            && entries.len() == model.entries.len() - base as usize
+            && entries.iter().zip(base + 1..).all(|(entry, index)| {
+                entry.index == index && entry.data == model.entries[index as usize - 1]
+            })
+    });
+    let indexes: Vec<u64> = entries.iter().map(|entry| entry.index).collect();
+    assert!(found, "{story}: {known:?}, and behind {base} there is {indexes:?}");
+    // What is there can be let go of, taken back and added to again.
+    if let Some(last) = entries.last() {
+        sim.block_on(async {
+            wal.truncate_after(last.index - 1).await.expect(story);
+            wal.append("new").await.expect(story);
+            wal.release(last.index).await.expect(story);
+        });
+    }
+    let next = wal.last_index() + 1;
+    sim.block_on(wal.close()).expect(story);
+    let (wal, _) = sim.block_on(start_on(sim, options, How::Open)).expect(story);
+    assert_eq!(wal.last_index() + 1, next, "{story}");
+    sim.block_on(wal.close()).expect(story);
+}
+
+fn crash_at_every_operation(crash: impl Fn(&Sim), name: &str) {
+    for options in [options(), direct().prealloc(Prealloc::ZeroFill).segment_bytes(32 << 10)] {
+        let sim = machine(0);
+        sim.block_on(life(sim.clone(), options.clone(), Shared::default())).unwrap();
+        for at in 1..=sim.operations() + 1 {
+            let story = format!("{}, {name} at {at}", mode(&options));
+            let sim = machine(at);
+            let known = Shared::<Known>::default();
+            let run = life(sim.clone(), options.clone(), known.clone());
+            let _ = sim.block_on_until(at, run);
+            crash(&sim);
+            check(&sim, options.clone(), &known.borrow(), &story);
+        }
+    }
+}
+
+#[test]
+fn power_loss_at_every_operation() {
+    crash_at_every_operation(|sim| drop(sim.power_loss(Crash::LoseUnsynced)), "all lost");
+}
+
+#[test]
+fn power_loss_in_part_at_every_operation() {
+    crash_at_every_operation(|sim| drop(sim.power_loss(Crash::Random)), "power lost");
+}
+
+#[test]
+fn process_death_at_every_operation() {
+    crash_at_every_operation(Sim::kill, "killed");
+}
+
+fn segments(sim: &Sim) -> Vec<SegmentName> {
+    let names = sim.list_dir(DIR).unwrap();
+    let mut names: Vec<_> =
+        names.iter().filter_map(|name| SegmentName::parse(name.to_str().unwrap())).collect();
+    names.sort();
+    names
+}
+
+/// So many entries of 3 KiB, in segments of 16 KiB.
+async fn filled(sim: &Sim, entries: u64) -> Wal {
+    let wal = start_on(sim, options(), How::OpenOrCreate).await.unwrap().0;
+    for index in 1..=entries {
+        wal.append(&payload(index, 3000)[..]).await.unwrap();
+    }
+    wal
+}
+
+async fn settle(sim: &Sim) {
+    sim.disk(Options::new().disk_config()).sleep(Duration::from_millis(300)).await;
+}
+
+#[test]
+fn files_go_and_the_rest_opens_from_its_beginning() {
+    let sim = machine(1);
+    sim.block_on(async {
+        let wal = filled(&sim, 40).await;
+        let before = segments(&sim);
+        wal.release(30).await.unwrap();
+        settle(&sim).await;
+        let after = segments(&sim);
+        assert!(after.len() < before.len() && after[0].index <= 30 && after[1].index > 30);
+        let error = wal.get(30).await.unwrap_err();
+        assert_eq!((error.kind(), error.first_index()), (ErrorKind::Released, Some(31)));
+        assert_eq!(wal.get(31).await.unwrap().data, payload(31, 3000));
+        wal.close().await.unwrap();
+        for start in
+            [Start::Beginning, Start::LatestSnapshot, Start::Snapshot { index: 30, term: 1 }]
+        {
+            let (wal, recovery) = start_on(&sim, options().start(start), How::Open).await.unwrap();
+            assert_eq!((recovery.first_index, recovery.last_index), (Some(31), Some(40)));
+            assert_eq!(collect(wal.read(..)).await.unwrap().len(), 10);
+            wal.close().await.unwrap();
+        }
+        let behind = Start::Snapshot { index: 0, term: 0 };
+        let error = start_on(&sim, options().start(behind), How::Open).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Released, "{error}");
+    });
+}
+
+#[test]
+fn beyond_either_end_nothing_is_let_go_of() {
+    let sim = machine(2);
+    sim.block_on(async {
+        let wal = filled(&sim, 20).await;
+        wal.release(5).await.unwrap();
+        let kind = |outcome: Result<()>| outcome.unwrap_err().kind();
+        assert_eq!(kind(wal.release(21).await), ErrorKind::OutOfRange);
+        assert_eq!(kind(wal.release(4).await), ErrorKind::Released);
+        assert_eq!(kind(wal.truncate_after(21).await), ErrorKind::OutOfRange);
+        assert_eq!(kind(wal.truncate_after(4).await), ErrorKind::Released);
+        wal.release(5).await.unwrap();
+        let state = HardState { term: 1, vote: 1, commit: 10 };
+        wal.save(state, Vec::new()).await.unwrap();
+        assert_eq!(kind(wal.release(11).await), ErrorKind::InvalidInput);
+        assert_eq!(kind(wal.truncate_after(9).await), ErrorKind::InvalidInput);
+        assert_eq!((wal.first_index(), wal.last_index()), (6, 20));
+        wal.truncate_after(10).await.unwrap();
+        wal.release(10).await.unwrap();
+        assert_eq!((wal.first_index(), wal.last_index()), (11, 10));
+        wal.close().await.unwrap();
+        assert_eq!(kind(wal.release(10).await), ErrorKind::Closed);
+    });
+}
+
+/// A reader in the middle of a range gets to its end; the files go when he is done with them.
+#[test]
+fn who_reads_is_not_cut_off() {
+    let sim = machine(3);
+    sim.block_on(async {
+        let wal = filled(&sim, 40).await;
+        wal.close().await.unwrap();
+        let none_in_memory = options().recent_bytes_max(0);
+        let (wal, _) = start_on(&sim, none_in_memory, How::Open).await.unwrap();
+        let mut range = wal.read(2..=36);
+        assert_eq!(range.next().await.unwrap().unwrap().index, 2);
+        wal.release(38).await.unwrap();
+        settle(&sim).await;
+        assert!(segments(&sim)[0].index < 12, "somebody reads it");
+        assert!(wal.get(38).await.is_err());
+        for index in 3..=30 {
+            let entry = range.next().await.unwrap().unwrap();
+            assert_eq!((entry.index, entry.data), (index, payload(index, 3000)));
+        }
+        settle(&sim).await;
+        assert!(segments(&sim)[0].index > 20, "he has left the first ones");
+        for index in 31..=36 {
+            assert_eq!(range.next().await.unwrap().unwrap().index, index);
+        }
+        assert!(range.next().await.is_none());
+        drop(range);
+        settle(&sim).await;
+        let left = segments(&sim);
+        assert!(left[0].index <= 38 && left.get(1).is_none_or(|next| next.index > 38));
+        wal.close().await.unwrap();
+    });
+}
+
+/// A follower holds nothing back, and is told.
+#[test]
+fn who_follows_too_slowly_is_told() {
+    let sim = machine(4);
+    sim.block_on(async {
+        let wal = filled(&sim, 40).await;
+        wal.close().await.unwrap();
+        let none_in_memory = options().recent_bytes_max(0);
+        let (wal, _) = start_on(&sim, none_in_memory, How::Open).await.unwrap();
+        let mut tail = wal.tail(1);
+        assert_eq!(tail.next().await.unwrap().unwrap().index, 1);
+        wal.release(38).await.unwrap();
+        settle(&sim).await;
+        let error = loop {
+            match tail.next().await.unwrap() {
+                Ok(entry) => assert!(entry.index < 38),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Released, "{error}");
+        wal.close().await.unwrap();
+    });
+}
+
+/// A full disk: the release that makes room can still be written down.
+#[test]
+fn a_full_disk_is_made_room_on() {
+    for options in modes() {
+        let sim = machine(5);
+        sim.block_on(async {
+            let wal = start_on(&sim, options.clone(), How::OpenOrCreate).await.unwrap().0;
+            wal.append_batch((1..=20).map(|index| payload(index, 3000))).await.unwrap();
+            for index in 21..=40 {
+                wal.append(&payload(index, 3000)[..]).await.unwrap();
+            }
+            sim.set_free_bytes(Some(0));
+            let error = loop {
+                match wal.append(&payload(1, 700)[..]).await {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+            let last = wal.durable_index();
+            wal.release(last).await.unwrap_or_else(|error| panic!("{}: {error}", mode(&options)));
+            settle(&sim).await;
+            assert_eq!(segments(&sim).len(), 1, "{}", mode(&options));
+            wal.append(&payload(1, 3000)[..]).await.unwrap();
+            wal.close().await.unwrap();
+        });
+    }
+}
+
+/// The entry is taken back, and what a tail and a range make of that.
+#[test]
+fn who_follows_sees_what_is_taken_back() {
+    let sim = machine(6);
+    sim.block_on(async {
+        let wal = filled(&sim, 10).await;
+        let mut tail = wal.tail(1);
+        for index in 1..=10 {
+            assert_eq!(tail.next().await.unwrap().unwrap().index, index);
+        }
+        wal.truncate_after(9).await.unwrap();
+        let again = tail.next().await.unwrap().unwrap();
+        assert_eq!((again.index, again.data), (9, payload(9, 3000)));
+        wal.append("other").await.unwrap();
+        let next = tail.next().await.unwrap().unwrap();
+        assert_eq!((next.index, &next.data[..]), (10, &b"other"[..]));
+        // All of it: there is nothing to be written again.
+        wal.truncate_after(0).await.unwrap();
+        assert_eq!((wal.first_index(), wal.last_index()), (1, 0));
+        wal.append("first").await.unwrap();
+        assert_eq!(tail.next().await.unwrap().unwrap().index, 1);
+        wal.close().await.unwrap();
+        let (wal, _) = start_on(&sim, options(), How::Open).await.unwrap();
+        let entries = collect(wal.read(..)).await.unwrap();
+        assert_eq!(entries.iter().map(|entry| &entry.data[..]).collect::<Vec<_>>(), [b"first"]);
+        wal.close().await.unwrap();
+    });
+}
+
+/// The members of a group that a snapshot names are in what the log begins with.
+#[test]
+fn a_release_at_a_snapshot_knows_its_members() {
+    let sim = machine(7);
+    sim.block_on(async {
+        let wal = filled(&sim, 40).await;
+        let state = HardState { term: 1, vote: 1, commit: 40 };
+        wal.save(state, Vec::new()).await.unwrap();
+        let conf_state =
+            Some(crate::types::ConfState { voters: vec![1, 2, 3], ..Default::default() });
+        let snapshot = Snapshot { index: 35, term: 1, conf_state };
+        wal.save_snapshot(snapshot.clone()).await.unwrap();
+        wal.release(35).await.unwrap();
+        wal.close().await.unwrap();
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!(recovery.snapshot, Some(snapshot));
+        wal.close().await.unwrap();
+    });
+}
+
+/// Another process sees both.
+#[test]
+fn a_reader_sees_what_was_released_and_taken_back() {
+    let sim = machine(8);
+    sim.block_on(async {
+        let wal = filled(&sim, 40).await;
+        let disk = sim.disk(Options::new().disk_config());
+        let (job, opened) = engine::job(Path::new(DIR), options(), How::Read);
+        let closer = closer_of(&job);
+        disk.clone().spawn(job.simulated(disk));
+        let (reader, _) = handle(closer, opened, Durability::Durable).await.unwrap();
+        assert_eq!((reader.first_index(), reader.durable_index()), (1, 40));
+        wal.release(30).await.unwrap();
+        wal.truncate_after(39).await.unwrap();
+        settle(&sim).await;
+        reader.handle.watermark.look().await.unwrap();
+        assert_eq!((reader.first_index(), reader.durable_index()), (31, 39));
+        assert_eq!(reader.get(1).await.unwrap_err().kind(), ErrorKind::Released);
+        wal.truncate_after(30).await.unwrap();
+        settle(&sim).await;
+        reader.handle.watermark.look().await.unwrap();
+        assert_eq!((reader.first_index(), reader.durable_index()), (31, 30));
+        wal.close().await.unwrap();
+    });
+}
