@@ -68,6 +68,7 @@ mod watermark;
 struct Readme;
 
 pub use blocking::Blocking;
+pub use commit::committer::WhenFull;
 #[cfg(feature = "experimental")]
 pub use commit::policy::{Adaptive, Fixed, GroupCommit, GroupDecision, GroupPolicy, GroupView};
 pub use commit::ticket::Ticket;

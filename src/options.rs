@@ -1,11 +1,15 @@
 //! Every limit of the crate, with the reason for each default. Checked once, when a log is opened.
 
+use crate::commit::committer::WhenFull;
 use crate::commit::group::Room;
 use crate::commit::policy::{Adaptive, Fixed, GroupPolicy, PolicyMaker};
 use crate::commit::queue;
+use crate::commit::retention::Retention;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BLOCK_BYTES, Backend, DiskConfig};
 use crate::segment::method::{Packing, Prealloc, SyncMethod};
+use crate::segment::pipeline::space;
+use crate::segment::spares;
 use crate::types::Durability;
 use crate::types::Start;
 use crate::wal::SubmissionThread;
@@ -42,6 +46,10 @@ pub struct Options {
     pub(crate) lock_wait: Duration,
     pub(crate) metadata: Option<Bytes>,
     pub(crate) start: Start,
+    pub(crate) recycle: bool,
+    pub(crate) log_bytes_max: Option<u64>,
+    pub(crate) when_full: WhenFull,
+    pub(crate) retention: Retention,
 }
 
 impl Default for Options {
@@ -81,6 +89,10 @@ impl Default for Options {
             lock_wait: Duration::from_secs(2),
             metadata: None,
             start: Start::Beginning,
+            recycle: true,
+            log_bytes_max: None,
+            when_full: WhenFull::Wait,
+            retention: Retention::default(),
         }
     }
 }
@@ -281,6 +293,68 @@ impl Options {
         self
     }
 
+    /// Files of released segments are used again for later ones, unless they have more than one name, or the file system
+    /// copies on write. Their space stays reserved meanwhile: one at a time, or in a log of fixed size
+    /// ([`Options::log_bytes_max`]) all. Default: yes.
+    #[must_use]
+    pub fn recycle(mut self, recycle: bool) -> Options {
+        self.recycle = recycle;
+        self
+    }
+
+    /// The log never has more segments than these bytes are for, the one included that is prepared; each takes
+    /// [`Options::segment_bytes`] and up to 12 KiB. When it is full, appends wait or fail ([`Options::when_full`]) until
+    /// [`Wal::release`](crate::Wal::release) lets segments go. Then a single append or batch may have half a segment. Default:
+    /// no limit. At least four segments.
+    #[must_use]
+    pub fn log_bytes_max(mut self, bytes: u64) -> Options {
+        self.log_bytes_max = Some(bytes);
+        self
+    }
+
+    /// What appends do while a log with [`Options::log_bytes_max`] is full. Default: [`WhenFull::Wait`].
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Options {
+        self.when_full = when_full;
+        self
+    }
+
+    /// Releases the oldest segments when all of them together have more bytes than this: see [`Options::retain_segments`].
+    #[must_use]
+    pub fn retain_bytes(mut self, bytes: u64) -> Options {
+        self.retention.bytes_max = Some(bytes);
+        self
+    }
+
+    /// Releases the oldest segments when there are more than so many, as [`Wal::release`](crate::Wal::release) does. That is
+    /// looked at whenever a segment is begun; the newest two stay, and so does what the last hard state, if there is one,
+    /// does not say is committed. Default: everything is kept.
+    #[must_use]
+    pub fn retain_segments(mut self, segments: usize) -> Options {
+        self.retention.segments_max = Some(segments);
+        self
+    }
+
+    /// Releases segments that were sealed longer ago than this: see [`Options::retain_segments`].
+    #[must_use]
+    pub fn retain_age(mut self, age: Duration) -> Options {
+        self.retention.age_max = Some(age);
+        self
+    }
+
+    /// Files that the log may have.
+    pub(crate) fn file_limits(&self, copy_on_write: bool) -> spares::Limits {
+        let recycle = self.recycle && !copy_on_write;
+        let files_max = self.log_bytes_max.map(|bytes| bytes / space(self.segment_bytes));
+        let files_max = files_max.map_or(usize::MAX, |files| files as usize);
+        let spares_max = match (recycle, self.log_bytes_max) {
+            (false, _) => 0,
+            (true, None) => 1,
+            (true, Some(_)) => files_max,
+        };
+        spares::Limits { files_max, spares_max }
+    }
+
     /// The limits, and how they hang together.
     pub(crate) fn check(&self) -> Result<()> {
         let invalid =
@@ -308,6 +382,9 @@ impl Options {
         }
         if self.recent_bytes_max > 1 << 30 {
             return invalid("recent_bytes_max is above 1 GiB");
+        }
+        if self.log_bytes_max.is_some_and(|bytes| bytes / space(self.segment_bytes) < 4) {
+            return invalid("log_bytes_max is below four segments, each 8 KiB above segment_bytes");
         }
         if self.group_delay > Duration::from_secs(60) {
             return invalid("group_delay is longer than a minute");
@@ -341,6 +418,10 @@ impl Options {
             // A group of many small appends shall not outgrow the segment it goes to.
             group_bytes_max: (self.group_bytes_max as u64).min(self.segment_bytes / 2),
             group_records_max: self.group_records_max,
+            append_bytes_max: match self.log_bytes_max {
+                Some(_) => self.segment_bytes / 2,
+                None => u64::MAX,
+            },
         }
     }
 

@@ -7,7 +7,8 @@
 
 use crate::types::Seq;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A segment file of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,23 @@ pub(crate) struct Segment {
     /// Of its name: the entry that was to be the first in it.
     pub index: u64,
     pub path: PathBuf,
+    pub bytes: u64,
+    /// When this was noted, it was sealed for so long.
+    pub noted: Duration,
+    pub age_then: Duration,
+}
+
+impl Segment {
+    /// One that begins now.
+    pub(crate) fn new(seq: Seq, index: u64, path: &Path, bytes: u64, now: Duration) -> Segment {
+        let path = path.to_owned();
+        Segment { seq, index, path, bytes, noted: now, age_then: Duration::ZERO }
+    }
+
+    /// For how long it is sealed.
+    pub(crate) fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.noted).saturating_add(self.age_then)
+    }
 }
 
 /// See the [module](self).
@@ -35,7 +53,12 @@ impl Retained {
         Retained { segments, released, ..Retained::default() }
     }
 
-    pub(crate) fn push(&mut self, segment: Segment) {
+    /// A segment begins; the one before it is sealed now, with so many bytes.
+    pub(crate) fn push(&mut self, segment: Segment, sealed_bytes: u64) {
+        if let Some(sealed) = self.segments.last_mut() {
+            (sealed.bytes, sealed.noted, sealed.age_then) =
+                (sealed_bytes, segment.noted, Duration::ZERO);
+        }
         self.segments.push(segment);
     }
 
@@ -107,10 +130,8 @@ mod tests {
     use super::*;
 
     fn retained(indexes: &[u64]) -> Retained {
-        let segment = |(seq, &index): (usize, &u64)| Segment {
-            seq: Seq(seq as u64),
-            index,
-            path: PathBuf::from(format!("{seq}")),
+        let segment = |(seq, &index): (usize, &u64)| {
+            Segment::new(Seq(seq as u64), index, Path::new("x.wal"), 100, Duration::ZERO)
         };
         Retained::new(indexes.iter().enumerate().map(segment).collect(), (0, 0))
     }

@@ -401,10 +401,10 @@ impl Mover {
     }
 
     /// After a cut: a segment begins, and its head is durable.
-    pub(crate) fn add_segment(&self, segment: Segment, head_end: u64) {
+    pub(crate) fn add_segment(&self, segment: Segment, head_end: u64, sealed_bytes: u64) {
         let mut state = self.watermark.lock();
         let position = Position::new(segment.seq, head_end);
-        state.retained.push(segment);
+        state.retained.push(segment, sealed_bytes);
         state.durable.position = position;
         state.written.position = position;
     }

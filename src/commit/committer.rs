@@ -9,6 +9,7 @@
 use super::flight::{Flight, Flights};
 use super::policy::{GroupCommit, GroupDecision, GroupPolicy, GroupView};
 use super::queue::{CloseReply, Queue, Waiting};
+use super::retention::Retention;
 use super::retire::Retire;
 use super::slots::Slots;
 use super::spin::Spin;
@@ -20,10 +21,12 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::segment::active::{Active, How, sync, write, write_buffer};
 use crate::segment::pipeline::Pipeline;
+use crate::segment::spares::Spares;
 use crate::tail::Tail;
 use crate::watermark::Mover;
 use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -41,6 +44,20 @@ pub(crate) struct Limits {
     pub idle_mark_after: Option<Duration>,
     /// What was only written is synced at the latest after this time.
     pub sync_interval: Duration,
+    pub retention: Retention,
+    pub when_full: WhenFull,
+}
+
+/// What becomes of appends while a log that has all the segments it may have
+/// ([`Options::log_bytes_max`](crate::Options::log_bytes_max)) is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// They wait until entries are released.
+    #[default]
+    Wait,
+    /// They fail with [`ErrorKind::Full`](crate::ErrorKind::Full), and take no index.
+    Fail,
 }
 
 pub(crate) struct Committer<D: Disk> {
@@ -52,6 +69,9 @@ pub(crate) struct Committer<D: Disk> {
     pub spin: Spin,
     pub mover: Mover,
     pub retire: Rc<Retire<D>>,
+    pub spares: Rc<Spares>,
+    /// The log has all the segments it may have, and needs one more.
+    pub waits_for_room: bool,
     pub active: Active<D>,
     pub pipeline: Pipeline<D>,
     pub tail: Tail,
@@ -78,6 +98,8 @@ enum Move {
     Mark,
     /// Entries are to be released.
     Release,
+    /// Until that is asked for, or there is room for another segment.
+    WaitForRoom,
     Close(CloseReply),
     /// Everything staged has to be durable first.
     Flush,
@@ -149,6 +171,7 @@ impl<D: Disk> Committer<D> {
                 Move::MakeSpace(records) => self.make_space(records).await?,
                 Move::Mark => self.mark(MarkKind::Idle).await?,
                 Move::Release => self.release().await?,
+                Move::WaitForRoom => self.wait_for_room().await,
                 Move::Close(reply) => return Ok(reply),
                 Move::Flush => {
                     self.flights.flush();
@@ -209,6 +232,15 @@ impl<D: Disk> Committer<D> {
             yield_once().await;
         }
         event
+    }
+
+    async fn wait_for_room(&self) {
+        let mut room = pin!(self.spares.wait());
+        poll_fn(|context| match self.queue.poll_asked(context) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => room.as_mut().poll(context),
+        })
+        .await;
     }
 
     /// Looks for new appends without going to sleep, if that has paid lately. `true` if there are some.
@@ -277,6 +309,12 @@ impl<D: Disk> Committer<D> {
                 true => Move::Flush,
                 false => Move::Release,
             };
+        }
+        if self.waits_for_room {
+            self.waits_for_room = !self.spares.has_some() && !waiting.closing;
+            if self.waits_for_room {
+                return Move::WaitForRoom;
+            }
         }
         if waiting.groups == 0 {
             return self.nothing_waits(&waiting, syncing);

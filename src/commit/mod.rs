@@ -55,6 +55,7 @@ mod loom_tests;
 pub(crate) mod policy;
 pub(crate) mod queue;
 mod release;
+pub(crate) mod retention;
 pub(crate) mod retire;
 mod room;
 mod slots;

@@ -39,6 +39,8 @@ pub(crate) struct Limits {
     /// A group takes no more appends beyond these. A single append may be larger.
     pub group_bytes_max: u64,
     pub group_records_max: usize,
+    /// A single append or batch takes at most so much on disk.
+    pub append_bytes_max: u64,
 }
 
 /// Who asked for the log to be closed is told the durable index, or the first error.
@@ -291,6 +293,15 @@ impl Queue {
             return Some(self.refused(state, room, true, error));
         }
         let bytes = content.bytes_max();
+        if bytes > self.limits.append_bytes_max {
+            let what = format!(
+                "an append of {bytes} bytes with what is around it; the limit is half a segment, {}",
+                self.limits.append_bytes_max
+            );
+            let error = Error::new(ErrorKind::TooLarge, what);
+            let next = "in a log of fixed size no segment is longer: raise Options::segment_bytes";
+            return Some(self.refused(state, room, true, error.next(next)));
+        }
         if bytes == 0 {
             let next = state.order.live.next();
             let woken = state.rooms.give_back(room);
@@ -526,6 +537,17 @@ impl Queue {
         poll
     }
 
+    /// Ready as soon as entries are to be released, or the log is to be closed.
+    pub(crate) fn poll_asked(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        let asked = state.close.is_some() || !state.releases.is_empty();
+        state.wake_at = usize::MAX;
+        let replaced = state.set_committer(context.waker());
+        drop(state);
+        drop(replaced);
+        if asked { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Takes the request to release entries up to an index, with who waits for it.
     pub(crate) fn take_release(&self) -> (u64, Vec<ReleaseReply>) {
         let mut state = self.lock();
@@ -689,6 +711,7 @@ mod tests {
             record_bytes_max: 1 << 10,
             group_bytes_max: 4096,
             group_records_max: 4,
+            append_bytes_max: u64::MAX,
         }))
     }
 

@@ -7,8 +7,9 @@
 
 use super::committer::Committer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{MarkKind, Record};
+use crate::format::{MarkKind, Record, RecordRef};
 use crate::io::Disk;
+use crate::live::Live;
 use crate::types::{Durability, Snapshot};
 use crate::watermark::unharmed;
 
@@ -16,26 +17,23 @@ impl<D: Disk> Committer<D> {
     /// Releases what is asked for, and tells who waits. What fails here poisons the log.
     pub(super) async fn release(&mut self) -> Result<()> {
         let (index, replies) = self.queue.take_release();
-        let outcome = self.release_up_to(index).await;
-        let answer = match &outcome {
-            Ok(()) => Ok(()),
-            // Nothing was written: the log is as it was.
-            Err(error) => Err(error.clone()),
+        let (answer, outcome) = match self.release_up_to(index).await {
+            Ok(None) => (Ok(()), Ok(())),
+            Ok(Some(refused)) => (Err(refused), Ok(())),
+            Err(error) => (Err(Error::poisoned(&error)), Err(error)),
         };
         for reply in replies {
             unharmed(|| drop(reply.send(answer.clone())));
         }
-        match outcome {
-            Err(error) if !is_harmless(&error) => Err(error),
-            _ => Ok(()),
-        }
+        outcome
     }
 
-    async fn release_up_to(&mut self, index: u64) -> Result<()> {
+    /// Says why, if nothing is to be released.
+    async fn release_up_to(&mut self, index: u64) -> Result<Option<Error>> {
         let mark = self.mover.watermark();
         let written_down = self.tail.released.as_ref().map_or(0, |released| released.index);
         if index <= mark.released().0 && (index <= written_down || !mark.frees(index)) {
-            return Ok(());
+            return Ok(None);
         }
         let durable = mark.with_live(Durability::Durable, |live| match live.base_and_term() {
             (base, term) if base == index => Some(term),
@@ -44,22 +42,29 @@ impl<D: Disk> Committer<D> {
         let Some(term) = durable else {
             // It was there when it was asked for: a snapshot has replaced the log since, or a conflict its end.
             let what = format!("there is no durable entry {index} any more");
-            return Err(Error::new(ErrorKind::InvalidInput, what).next("nothing was released"));
+            let error = Error::new(ErrorKind::InvalidInput, what);
+            return Ok(Some(error.next("nothing was released")));
         };
         let state = self.tail.state;
         if !state.is_empty() && index > state.commit {
             let commit = state.commit;
             let what = format!("index {index} is not committed: the last hard state says {commit}");
-            return Err(Error::new(ErrorKind::InvalidInput, what)
-                .next("nothing was released: save the hard state that commits it first"));
+            let error = Error::new(ErrorKind::InvalidInput, what);
+            let next = "nothing was released: save the hard state that commits it first";
+            return Ok(Some(error.next(next)));
         }
-        self.queue.accept_release(index, term)?;
+        if let Err(error) = self.queue.accept_release(index, term) {
+            return Ok(Some(error));
+        }
         self.staged.release(index, term);
-        if mark.frees(index) {
-            self.write_down(index, term).await?;
+        let no_space = match mark.frees(index) {
+            true => self.write_down(index, term).await?,
+            false => None,
+        };
+        if no_space.is_none() {
+            self.mover.release(index, term);
         }
-        self.mover.release(index, term);
-        Ok(())
+        Ok(no_space)
     }
 
     /// Writes down what was released, if that was not.
@@ -69,25 +74,51 @@ impl<D: Disk> Committer<D> {
         if index <= written_down {
             return Ok(());
         }
-        match self.write_down(index, term).await {
-            Err(error) if error.is_no_space() => Ok(()),
-            outcome => outcome,
+        // Without space for it the entries are there again the next time.
+        self.write_down(index, term).await.map(drop)
+    }
+
+    /// Before a cut: what the options do not want kept, and what was released and is not written down yet, the next head
+    /// is to say. Nothing may be in flight.
+    pub(super) fn release_by_the_way(&mut self) {
+        let mark = self.mover.watermark();
+        let mut released = mark.released();
+        if !self.limits.retention.is_unlimited() {
+            let segments = mark.segments();
+            let surplus = self.limits.retention.surplus(&segments, self.active.disk.now());
+            // As many of them as can go.
+            let wanted = (1..=surplus).rev().map(|at| segments[at].index);
+            let allowed = wanted.filter_map(|index| {
+                let commit = self.tail.state.commit;
+                let committed = self.tail.state.is_empty() || index <= commit;
+                let live = |live: &Live| live.term_of(index);
+                let term = mark.with_live(Durability::Durable, live).filter(|_| committed)?;
+                Some((index, term))
+            });
+            released = released.max(allowed.max().unwrap_or_default());
+        }
+        let (index, term) = released;
+        let written_down = self.tail.released.as_ref().map_or(0, |released| released.index);
+        if index > written_down && self.queue.accept_release(index, term).is_ok() {
+            self.staged.release(index, term);
+            self.tail.take_in(RecordRef::Release(&self.record_of(index, term)));
         }
     }
 
-    async fn write_down(&mut self, index: u64, term: u64) -> Result<()> {
+    fn record_of(&self, index: u64, term: u64) -> Snapshot {
         // The members of the group, if that is the snapshot's index.
-        let known =
-            self.tail.snapshot.clone().filter(|known| (known.index, known.term) == (index, term));
-        let released = known.unwrap_or(Snapshot { index, term, conf_state: None });
-        let record = Record::Release(released);
-        self.write_group(MarkKind::Release, std::slice::from_ref(&record), 0).await?;
-        self.tail.take_in((&record).into());
-        Ok(())
+        let same = |known: &&Snapshot| (known.index, known.term) == (index, term);
+        let known = self.tail.snapshot.as_ref().filter(same).cloned();
+        known.unwrap_or(Snapshot { index, term, conf_state: None })
     }
-}
 
-/// Whether the log is as it was.
-fn is_harmless(error: &Error) -> bool {
-    error.kind() == ErrorKind::InvalidInput || error.is_no_space()
+    async fn write_down(&mut self, index: u64, term: u64) -> Result<Option<Error>> {
+        let record = Record::Release(self.record_of(index, term));
+        let records = std::slice::from_ref(&record);
+        let no_space = self.write_group(MarkKind::Release, records, 0).await?;
+        if no_space.is_none() {
+            self.tail.take_in((&record).into());
+        }
+        Ok(no_space)
+    }
 }

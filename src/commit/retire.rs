@@ -1,13 +1,15 @@
-//! Removes the segments that nobody wants any more.
+//! Removes the segments that nobody wants any more, or keeps their files for later ones.
 //!
 //! A release is durable before the first file goes ([`Mover::release`](crate::watermark::Mover::release) is told after
 //! that), and files go oldest first. So whatever part of it a crash undoes, what the log begins with is known, and what is
 //! left before that is passed over by the next opening, and removed.
 
-use crate::io::Disk;
+use crate::io::{Access, Disk, DiskFile, Lane};
 use crate::retained::Segment;
 use crate::segment::dir;
+use crate::segment::spares::{self, Spares};
 use crate::watermark::Watermark;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::Mutex;
@@ -17,12 +19,19 @@ pub(crate) struct Retire<D> {
     disk: D,
     dir: PathBuf,
     watermark: Watermark,
+    spares: Rc<Spares>,
     at_work: Mutex<()>,
 }
 
 impl<D: Disk> Retire<D> {
-    pub(crate) fn new(disk: D, dir: &Path, watermark: Watermark) -> Rc<Retire<D>> {
-        Rc::new(Retire { disk, dir: dir.to_owned(), watermark, at_work: Mutex::new(()) })
+    pub(crate) fn new(
+        disk: D,
+        dir: &Path,
+        watermark: Watermark,
+        spares: Rc<Spares>,
+    ) -> Rc<Retire<D>> {
+        let (dir, at_work) = (dir.to_owned(), Mutex::new(()));
+        Rc::new(Retire { disk, dir, watermark, spares, at_work })
     }
 
     /// Removes what is not wanted, for as long as it runs.
@@ -45,16 +54,48 @@ impl<D: Disk> Retire<D> {
         if segments.is_empty() {
             return;
         }
-        for Segment { path, .. } in segments {
-            match self.disk.remove_file(&path).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "a released segment was not removed");
+        let mut renamed = Vec::new();
+        for Segment { seq, path, .. } in segments {
+            let failed = |error| {
+                tracing::warn!(path = %path.display(), %error, "a released segment is still there");
+            };
+            if self.spares.expect() {
+                let spare = spares::path_of(&self.dir, seq);
+                match self.rename(&path, &spare).await {
+                    Ok(true) => {
+                        renamed.push(spare);
+                        continue;
+                    }
+                    Ok(false) => {}
+                    Err(error) => failed(error),
                 }
-                _ => {}
+                self.spares.not_coming();
+            }
+            match self.disk.remove_file(&path).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => failed(error),
+                _ => self.spares.gone(),
             }
         }
-        if let Err(error) = dir::sync(&self.disk, &self.dir).await {
+        let synced = dir::sync(&self.disk, &self.dir).await;
+        if let Err(error) = &synced {
             tracing::warn!(%error, "released segments may be there again after a crash");
         }
+        for spare in renamed {
+            // With its old name it could still be part of the log after a crash: then it must hold what it holds.
+            match &synced {
+                Ok(()) => self.spares.add(spare),
+                Err(_) => self.spares.not_coming(),
+            }
+        }
+    }
+
+    /// Takes its name from a segment that can be used again, if nobody else has another name for it.
+    async fn rename(&self, path: &Path, spare: &Path) -> io::Result<bool> {
+        let file = self.disk.open(path, Access::Read, Lane::Background).await?;
+        if file.links()? > 1 {
+            return Ok(false);
+        }
+        self.disk.rename(path, spare).await?;
+        Ok(true)
     }
 }

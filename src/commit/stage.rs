@@ -1,10 +1,10 @@
 //! How a group gets its place: room in the active segment, a mark that says what was durable, a cut if need be.
 
-use super::committer::Committer;
+use super::committer::{Committer, WhenFull};
 use super::flight::Flight;
 use super::group::Group;
 use super::queue::Order;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::mark::MARK_FRAME_BYTES;
 use crate::format::{GroupEncoder, MarkKind, Place, Record, RecordRef, Records};
 use crate::io::{Disk, DiskFile, Persist};
@@ -126,34 +126,34 @@ impl<D: Disk> Committer<D> {
     /// Writes a group without records and makes it durable. It proves all groups before it durable. Nothing may be in
     /// flight.
     pub(crate) async fn mark(&mut self, kind: MarkKind) -> Result<()> {
-        match self.write_group(kind, &[], RELEASE_BYTES).await {
+        if self.write_group(kind, &[], RELEASE_BYTES).await?.is_some() {
             // Not worth a failure: the log is durable without it.
-            Err(error) if error.is_no_space() => {
-                self.unproven = false;
-                Ok(())
-            }
-            outcome => outcome,
+            self.unproven = false;
         }
+        Ok(())
     }
 
-    /// Writes a group of the log's own and makes it durable, if there is space for it and so much more. Nothing may be in
-    /// flight.
+    /// Writes a group of the log's own and makes it durable, if there is space for it and so much more; else nothing is
+    /// written, and it says why. Nothing may be in flight.
     pub(super) async fn write_group(
         &mut self,
         kind: MarkKind,
         records: &[Record],
         spare: u64,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         assert!(self.flights.is_empty(), "a mark speaks for all groups before it");
         let place = self.place(kind, self.tail.next_index);
         let mut encoder = GroupEncoder::new(&place, records);
-        self.active.reserve(encoder.bytes() + spare).await?;
+        match self.active.reserve(encoder.bytes() + spare).await {
+            Err(error) if error.is_no_space() => return Ok(Some(error)),
+            outcome => outcome?,
+        }
         self.active.commit(|buffer| encoder.fill(records, buffer)).await?;
         self.tail.chain = encoder.chain();
         self.tail.group += 1;
         self.unproven = false;
         self.mover.durable(self.active.position(), |_| {});
-        Ok(())
+        Ok(None)
     }
 
     /// Makes space for a group whose records take so many bytes: begins the next segment, or extends this one for a group
@@ -164,6 +164,14 @@ impl<D: Disk> Committer<D> {
             true => match self.pipeline.take().await {
                 // From here on a failure is no longer one of space alone.
                 Ok(prepared) => return self.cut(prepared).await,
+                Err(error) if error.kind() == ErrorKind::Full => {
+                    if self.limits.when_full == WhenFull::Wait && !self.queue.waiting().closing {
+                        self.waits_for_room = true;
+                        return Ok(());
+                    }
+                    self.refuse(&error);
+                    return Ok(());
+                }
                 Err(error) => Err(error),
             },
             false => self.active.reserve(self.bytes_of(records) + RELEASE_BYTES).await,
@@ -178,6 +186,7 @@ impl<D: Disk> Committer<D> {
     }
 
     async fn cut(&mut self, prepared: Prepared<D::File>) -> Result<()> {
+        self.release_by_the_way();
         let seq = self.active.seq.next();
         let place = Place {
             position: Position::new(seq, 0),
@@ -204,8 +213,12 @@ impl<D: Disk> Committer<D> {
         self.tail.chain = encoder.chain();
         self.tail.group += 1;
         self.head_end = next.offset;
-        let segment = Segment { seq, index: name.index, path: next.path.to_path_buf() };
-        self.mover.add_segment(segment, next.offset);
+        let now = self.active.disk.now();
+        let segment = Segment::new(seq, name.index, &next.path, next.allocated, now);
+        self.mover.add_segment(segment, next.offset, self.active.offset);
+        if let Some(released) = &self.tail.released {
+            self.mover.release(released.index, released.term);
+        }
         let sealed = std::mem::replace(&mut self.active, next);
         self.pipeline.taken(sealed.offset);
         // The old file, and with it its lock, goes only now that the new one is there to hold one. Unused space is given

@@ -86,6 +86,7 @@ contract!(
     direct_mode_keeps_the_lock,
     zeros_are_written,
     zero_ranges_are_zeros_or_unsupported,
+    files_tell_of_their_names_and_age,
     abandoned_zeros_leave_nothing_dangling,
     geometry_is_of_powers_of_two,
     buffers_wait_and_come_back,
@@ -633,22 +634,39 @@ async fn zeros_are_written<D: Disk>(disk: D, dir: &Path) {
 }
 
 async fn zero_ranges_are_zeros_or_unsupported<D: Disk>(disk: D, dir: &Path) {
-    for (name, lane) in [("a", Lane::Commit), ("b", Lane::Background)] {
-        let file = disk.open(&dir.join(name), Access::Create, lane).await.unwrap();
-        write(&disk, &file, 0, &[b'x'; 2 * BLOCK_BYTES]).await;
-        match file.zero_range(BLOCK, 3 * BLOCK).await {
-            Ok(()) => {
-                let bytes = read(&file, 0, 5 * BLOCK_BYTES).await;
-                assert_eq!(bytes.len(), 4 * BLOCK_BYTES);
-                assert_eq!(bytes[..BLOCK_BYTES], [b'x'; BLOCK_BYTES]);
-                assert!(bytes[BLOCK_BYTES..].iter().all(|&byte| byte == 0));
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Unsupported);
-                assert_eq!(read(&file, 0, 5 * BLOCK_BYTES).await, [b'x'; 2 * BLOCK_BYTES]);
+    for (name, zeroing) in [("a", Zeroing::Written), ("b", Zeroing::Unwritten)] {
+        for lane in [Lane::Commit, Lane::Background] {
+            let path = dir.join(format!("{name}-{lane:?}"));
+            let file = disk.open(&path, Access::Create, lane).await.unwrap();
+            write(&disk, &file, 0, &[b'x'; 2 * BLOCK_BYTES]).await;
+            match file.zero_range(BLOCK, 3 * BLOCK, zeroing).await {
+                Ok(()) => {
+                    let bytes = read(&file, 0, 5 * BLOCK_BYTES).await;
+                    assert_eq!(bytes.len(), 4 * BLOCK_BYTES);
+                    assert_eq!(bytes[..BLOCK_BYTES], [b'x'; BLOCK_BYTES]);
+                    assert!(bytes[BLOCK_BYTES..].iter().all(|&byte| byte == 0));
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unsupported);
+                    assert_eq!(read(&file, 0, 5 * BLOCK_BYTES).await, [b'x'; 2 * BLOCK_BYTES]);
+                }
             }
         }
     }
+}
+
+async fn files_tell_of_their_names_and_age<D: Disk>(disk: D, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(&disk, &path).await;
+    write(&disk, &file, 0, b"abc").await;
+    assert_eq!(file.links().unwrap(), 1);
+    let (length, age) = disk.length_and_age(&path).unwrap();
+    assert_eq!(length, 3);
+    assert!(age < Duration::from_secs(3600), "{age:?}");
+    let gone = disk.length_and_age(&dir.join("b")).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    disk.remove_file(&path).await.unwrap();
+    assert_eq!(file.links().unwrap(), 0);
 }
 
 async fn abandoned_zeros_leave_nothing_dangling<D: Disk>(disk: D, dir: &Path) {
@@ -658,7 +676,7 @@ async fn abandoned_zeros_leave_nothing_dangling<D: Disk>(disk: D, dir: &Path) {
         assert!(file.try_lock().unwrap());
         for _ in 0..3 {
             start_and_drop(file.write_zeros(0, 1 << 20));
-            start_and_drop(file.zero_range(0, BLOCK));
+            start_and_drop(file.zero_range(0, BLOCK, Zeroing::Unwritten));
         }
         // The one buffer of zeros is there again for the next.
         file.write_zeros(0, 1 << 20).await.unwrap();

@@ -158,6 +158,8 @@ pub(crate) trait Disk: Clone + 'static {
     /// Renames a file, replacing what has the name `to`.
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>>;
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    /// The length of a file in bytes, and for how long it was not written to.
+    fn length_and_age(&self, path: &Path) -> io::Result<(u64, Duration)>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>>;
 
@@ -189,6 +191,15 @@ pub(crate) trait Disk: Clone + 'static {
     }
     /// Runs a task beside the caller, on the same thread. It is dropped when the main task ends.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// How a range comes to be zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zeroing {
+    /// The device writes them, so that a later write changes no metadata (`FALLOC_FL_WRITE_ZEROES`, of kernel 6.17).
+    Written,
+    /// The file system notes that the blocks read as zeros, and keeps them reserved (`FALLOC_FL_ZERO_RANGE`).
+    Unwritten,
 }
 
 /// An open file. Closed when dropped.
@@ -226,9 +237,14 @@ pub(crate) trait DiskFile: 'static {
     /// file if need be. In pieces, one write of the disk in flight at a time, without a buffer of the pool; if the
     /// future is dropped, at most the piece under way still lands. Not durable before [`sync_data`](Self::sync_data).
     fn write_zeros(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>>;
-    /// The same by the device alone, without sending zeros to it (`fallocate` with `FALLOC_FL_WRITE_ZEROES`, of kernel
-    /// 6.17). `Unsupported` where kernel, file system or device cannot: then it is for [`write_zeros`](Self::write_zeros).
-    fn zero_range(&self, offset: u64, len: u64) -> impl Future<Output = io::Result<()>>;
+    /// The same without sending zeros to the device; see [`Zeroing`]. `Unsupported` where kernel, file system or device
+    /// cannot: then it is for [`write_zeros`](Self::write_zeros).
+    fn zero_range(
+        &self,
+        offset: u64,
+        len: u64,
+        zeroing: Zeroing,
+    ) -> impl Future<Output = io::Result<()>>;
     /// Makes the bytes of completed writes, and the file's length, durable (`fdatasync`).
     fn sync_data(&self) -> impl Future<Output = io::Result<()>>;
     /// Reserves space for `offset..offset + len` and grows the file over it; new bytes read as zero
@@ -252,6 +268,8 @@ pub(crate) trait DiskFile: 'static {
     fn len(&self) -> io::Result<u64>;
     /// Whether `path` leads to this file: not if the name is gone, or another file has it.
     fn is_at(&self, path: &Path) -> io::Result<bool>;
+    /// How many names the file has.
+    fn links(&self) -> io::Result<u64>;
 }
 
 /// An open file as work off the submission thread has it: its calls block.

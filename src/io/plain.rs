@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -13,7 +14,7 @@ use nix::libc;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{ReadWriteFlags, pwritev2};
 
-use super::{Access, DirEntry, Persist};
+use super::{Access, DirEntry, Persist, Zeroing};
 
 /// Mode of the files we create: the log may hold what nobody else should read.
 pub(super) const FILE_MODE: u32 = 0o600;
@@ -81,12 +82,22 @@ pub(super) fn allocate(file: impl AsFd, offset: u64, len: u64) -> io::Result<()>
     }
 }
 
-/// `FALLOC_FL_WRITE_ZEROES`, which the crates do not know yet.
-pub(super) const WRITE_ZEROES: u32 = 0x80;
+/// The mode of `fallocate`. The crates do not know `FALLOC_FL_WRITE_ZEROES` yet.
+pub(super) fn zeroing_mode(zeroing: Zeroing) -> u32 {
+    match zeroing {
+        Zeroing::Written => 0x80,
+        Zeroing::Unwritten => FallocateFlags::ZERO_RANGE.bits(),
+    }
+}
 
-/// Makes the device write zeros by itself.
-pub(super) fn zero_range(file: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
-    let mode = FallocateFlags::from_bits_retain(WRITE_ZEROES);
+/// Makes a range zeros without writing them.
+pub(super) fn zero_range(
+    file: impl AsFd,
+    offset: u64,
+    len: u64,
+    zeroing: Zeroing,
+) -> io::Result<()> {
+    let mode = FallocateFlags::from_bits_retain(zeroing_mode(zeroing));
     loop {
         let result = rustix::fs::fallocate(&file, mode, offset, len);
         match result.map_err(io::Error::from) {
@@ -145,6 +156,20 @@ pub(super) fn is_at(file: impl AsFd, path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// How many names it has.
+pub(super) fn links(file: impl AsFd) -> io::Result<u64> {
+    #[allow(clippy::useless_conversion, reason = "its type depends on the architecture")]
+    Ok(u64::from(rustix::fs::fstat(file)?.st_nlink))
+}
+
+/// The length of a file, and for how long it was not written to.
+pub(super) fn length_and_age(path: &Path) -> io::Result<(u64, Duration)> {
+    let metadata = std::fs::metadata(path)?;
+    // A clock that was set back makes it younger.
+    let age = metadata.modified()?.elapsed().unwrap_or_default();
+    Ok((metadata.len(), age))
 }
 
 /// Takes the write lock of the whole file for the open file description.

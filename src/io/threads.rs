@@ -41,8 +41,8 @@ use super::pool::{Lease, Pool};
 use super::start::{DiskConfig, OnDisk};
 use super::zeros::Zeros;
 use super::{
-    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry,
-    plain,
+    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, Zeroing,
+    geometry, plain,
 };
 
 /// Shorter sleeps are made by looking at the clock, and letting other tasks and threads run in between.
@@ -217,6 +217,10 @@ impl Disk for ThreadsDisk {
         plain::open_dir(dir)?.sync_all()
     }
 
+    fn length_and_age(&self, path: &Path) -> io::Result<(u64, Duration)> {
+        plain::length_and_age(path)
+    }
+
     fn random_id(&self) -> io::Result<[u8; 16]> {
         plain::random_id()
     }
@@ -319,8 +323,8 @@ impl DiskFile for ThreadsFile {
         fill.await
     }
 
-    async fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.run(move |file| plain::zero_range(file, offset, len)).await?
+    async fn zero_range(&self, offset: u64, len: u64, zeroing: Zeroing) -> io::Result<()> {
+        self.run(move |file| plain::zero_range(file, offset, len, zeroing)).await?
     }
 
     async fn sync_data(&self) -> io::Result<()> {
@@ -360,6 +364,10 @@ impl DiskFile for ThreadsFile {
 
     fn is_at(&self, path: &Path) -> io::Result<bool> {
         plain::is_at(&*self.file, path)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        plain::links(&*self.file)
     }
 }
 

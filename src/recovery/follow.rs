@@ -357,7 +357,9 @@ impl<D: Disk> Follower<D> {
         assert_eq!(self.walked, self.shown.offset, "all of a segment is shown when it is left");
         let seq = next.name.seq;
         let SegmentFile { name, path } = next;
-        self.mover.add_segment(Segment { seq, index: name.index, path: path.clone() }, 0);
+        let now = self.disk.now();
+        let segment = Segment::new(seq, name.index, &path, 0, now);
+        self.mover.add_segment(segment, 0, self.shown.offset);
         self.path = path;
         self.shown = Position::new(seq, 0);
         self.walked = 0;

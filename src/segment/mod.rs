@@ -10,3 +10,4 @@ pub(crate) mod dir;
 pub(crate) mod method;
 pub(crate) mod name;
 pub(crate) mod pipeline;
+pub(crate) mod spares;

@@ -9,6 +9,9 @@ use crate::types::Seq;
 /// etcd would take up with whatever bytes are in it. etcd passes over it silently.
 pub(crate) const PREPARED: &str = "seawal-next.tmp";
 
+/// What the names of files begin with that were segments and are kept to be used again.
+pub(crate) const SPARE: &str = "seawal-spare-";
+
 /// A parsed name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SegmentName {

@@ -12,6 +12,8 @@
 //!    is handed out: a late zero write would erase a group that was acked.
 //! 2. A cut never waits for zeros: the file is handed out as far as it has come ([`Prepared::ready`]).
 //!
+//! 3. Of a file that was a segment before, all is cleared and synced before it is handed out, however much that hurries.
+//!
 //! # Pace
 //!
 //! Zeros share the disk with commits, and a commit waits for the zero write before it: so they are written in small
@@ -20,8 +22,9 @@
 //! faster than [`ZERO_RATE_MAX`], zeros would cost more than they give: they are left out.
 
 use super::name::PREPARED;
+use super::spares::{Source, Spares};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Access, Disk, DiskFile, Lane};
+use crate::io::{Access, Disk, DiskFile, Lane, Zeroing};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -78,6 +81,8 @@ pub(crate) struct Prepared<F> {
     pub allocated: u64,
     /// Written with zeros up to here.
     pub zeroed: u64,
+    /// It was a segment before, and still holds what was in it.
+    pub used: bool,
     /// It is all that was asked for.
     pub ready: bool,
 }
@@ -86,6 +91,7 @@ pub(crate) struct Pipeline<D: Disk> {
     disk: D,
     dir: PathBuf,
     preparation: Preparation,
+    spares: Rc<Spares>,
     progress: Rc<Progress>,
     /// When the active segment was begun.
     begun: Duration,
@@ -110,11 +116,16 @@ struct Progress {
 
 impl<D: Disk> Pipeline<D> {
     /// Starts preparing.
-    pub(crate) fn start(disk: D, dir: &Path, preparation: Preparation) -> Pipeline<D> {
+    pub(crate) fn start(
+        disk: D,
+        dir: &Path,
+        preparation: Preparation,
+        spares: Rc<Spares>,
+    ) -> Pipeline<D> {
         let begun = disk.now();
         let dir = dir.to_owned();
         let progress = Rc::default();
-        let mut pipeline = Pipeline { disk, dir, preparation, progress, begun, next: None };
+        let mut pipeline = Pipeline { disk, dir, preparation, spares, progress, begun, next: None };
         pipeline.prepare_next(preparation);
         pipeline
     }
@@ -123,10 +134,20 @@ impl<D: Disk> Pipeline<D> {
         let (sender, receiver) = flume::bounded(1);
         let (disk, dir) = (self.disk.clone(), self.dir.clone());
         self.progress = Rc::default();
-        let progress = Rc::clone(&self.progress);
+        let (progress, spares) = (Rc::clone(&self.progress), Rc::clone(&self.spares));
         self.next = Some(receiver);
         self.disk.spawn(async move {
-            let prepared = prepare(&disk, &dir, preparation, LeftOver::IsOurs).await;
+            // Where there may be no more files, until one is given up, or it is too late.
+            let source = loop {
+                match spares.take() {
+                    None if !progress.hurry.get() => progress.unless_hurried(spares.wait()).await,
+                    source => break source,
+                }
+            };
+            let prepared = match source {
+                Some(source) => obtain(&disk, &dir, preparation, &spares, source).await,
+                None => Err(full(&dir)),
+            };
             let outcome = match prepared {
                 Ok(prepared) => fill(&disk, prepared, preparation, &progress).await,
                 error => error,
@@ -164,8 +185,13 @@ impl<D: Disk> Pipeline<D> {
             Ok(prepared) => Ok(prepared),
             // It may have failed long ago; there may be room by now.
             Err(_) => {
-                let preparation = self.preparation;
-                let late = prepare(&self.disk, &self.dir, preparation, LeftOver::IsOurs).await?;
+                let (disk, dir, preparation) = (&self.disk, &self.dir, self.preparation);
+                let source = self.spares.take().ok_or_else(|| full(dir))?;
+                let mut late = obtain(disk, dir, preparation, &self.spares, source).await?;
+                if late.used {
+                    clear_at_once(&late.file, &late.path, 0..preparation.space()).await?;
+                    late.used = false;
+                }
                 late.file.set_direct(preparation.direct).map_err(|e| direct(&late.path, e))?;
                 Ok(Prepared { ready: false, ..late })
             }
@@ -189,8 +215,11 @@ impl<D: Disk> Pipeline<D> {
             self.progress.hurry();
             let _ = next.recv_async().await;
         }
-        // Left over, it costs space until the next open, which removes it.
+        // Left over, they cost space until the next open, which removes them.
         let _ = self.disk.remove_file(&self.dir.join(PREPARED)).await;
+        while let Some(Source::Spare(path)) = self.spares.take() {
+            let _ = self.disk.remove_file(&path).await;
+        }
     }
 }
 
@@ -202,7 +231,12 @@ impl Progress {
 
     /// Sleeps, unless the file is needed.
     async fn pause<D: Disk>(&self, disk: &D, time: Duration) {
-        let mut sleep = pin!(disk.sleep(time));
+        self.unless_hurried(disk.sleep(time)).await;
+    }
+
+    /// Waits, unless the file is needed.
+    async fn unless_hurried(&self, until: impl Future<Output = ()>) {
+        let mut sleep = pin!(until);
         let mut wake = pin!(self.wake.notified());
         poll_fn(|context| {
             match sleep.as_mut().poll(context).is_ready() || wake.as_mut().poll(context).is_ready()
@@ -222,9 +256,9 @@ async fn fill<D: Disk>(
     preparation: Preparation,
     progress: &Progress,
 ) -> Result<Prepared<D::File>> {
-    let Prepared { file, path, zeroed, ready, .. } = &mut prepared;
+    let Prepared { file, path, zeroed, used, ready, .. } = &mut prepared;
     if preparation.zero_fill {
-        let len = preparation.space();
+        let len = preparation.space() - RELEASE_BYTES;
         zeros_past_the_cache(file);
         *zeroed = zero(disk, file, 0..len, progress)
             .await
@@ -234,6 +268,10 @@ async fn fill<D: Disk>(
             file.sync_data().await.map_err(|error| Error::io("syncing zeros", path, error))?;
             progress.zeroed.set(true);
         }
+    }
+    if *used {
+        clear_at_once(file, path, *zeroed..preparation.space()).await?;
+        *used = false;
     }
     file.set_direct(preparation.direct).map_err(|error| direct(path, error))?;
     Ok(prepared)
@@ -249,7 +287,7 @@ async fn zero<D: Disk>(
     range: Range<u64>,
     progress: &Progress,
 ) -> io::Result<u64> {
-    match file.zero_range(range.start, range.end - range.start).await {
+    match file.zero_range(range.start, range.end - range.start, Zeroing::Written).await {
         Ok(()) => return Ok(range.end),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
         Err(error) => return Err(error),
@@ -283,7 +321,7 @@ pub(crate) fn zeros_past_the_cache<F: DiskFile>(file: &F) {
 /// Writes zeros at once, without any pace, and makes them durable: for what is left of a segment that is not yet in use.
 pub(crate) async fn zero_rest<F: DiskFile>(file: &F, path: &Path, range: Range<u64>) -> Result<()> {
     let Range { start, end } = range;
-    let zeroed = match file.zero_range(start, end - start).await {
+    let zeroed = match file.zero_range(start, end - start, Zeroing::Written).await {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             file.write_zeros(start, end - start).await
         }
@@ -291,6 +329,75 @@ pub(crate) async fn zero_rest<F: DiskFile>(file: &F, path: &Path, range: Range<u
     };
     zeroed.map_err(|error| Error::io("zero-filling", path, error))?;
     file.sync_data().await.map_err(|error| Error::io("syncing zeros", path, error))
+}
+
+/// Makes zeros of what is in a file that was a segment before, durably and without any pace. Nothing of it may be there
+/// when its first group is written: a dead group would come back.
+async fn clear_at_once<F: DiskFile>(file: &F, path: &Path, range: Range<u64>) -> Result<()> {
+    let Range { start, end } = range;
+    let cleared = match file.zero_range(start, end - start, Zeroing::Unwritten).await {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            file.write_zeros(start, end - start).await
+        }
+        outcome => outcome,
+    };
+    cleared.map_err(|error| Error::io("clearing a used segment", path, error))?;
+    file.sync_data().await.map_err(|error| Error::io("syncing zeros", path, error))
+}
+
+/// A file under the name of the prepared one: a spare, or a new one.
+async fn obtain<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    preparation: Preparation,
+    spares: &Spares,
+    source: Source,
+) -> Result<Prepared<D::File>> {
+    let spare = match source {
+        Source::Spare(path) => path,
+        Source::New => {
+            let prepared = prepare(disk, dir, preparation, LeftOver::IsOurs).await;
+            return prepared.inspect_err(|_| spares.gone());
+        }
+    };
+    match reuse(disk, dir, preparation, &spare).await {
+        Ok(prepared) => Ok(prepared),
+        Err(error) => {
+            tracing::warn!(path = %spare.display(), %error, "a spare segment is not used again");
+            // By one of its names it is there still.
+            let _ = disk.remove_file(&spare).await;
+            let prepared = prepare(disk, dir, preparation, LeftOver::IsOurs).await;
+            prepared.inspect_err(|_| spares.gone())
+        }
+    }
+}
+
+/// Gives a spare the name of the prepared file, and the length of a segment.
+async fn reuse<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    preparation: Preparation,
+    spare: &Path,
+) -> Result<Prepared<D::File>> {
+    let path = dir.join(PREPARED);
+    let failed = |error| Error::io("using a segment again", &path, error);
+    disk.rename(spare, &path).await.map_err(failed)?;
+    let file = disk.open(&path, Access::Write, Lane::Background).await.map_err(failed)?;
+    if !file.try_lock().map_err(failed)? {
+        return Err(locked(&path));
+    }
+    let allocated = preparation.space();
+    if file.len().map_err(failed)? > allocated {
+        file.truncate(allocated).await.map_err(failed)?;
+    }
+    file.allocate(0, allocated).await.map_err(failed)?;
+    Ok(Prepared { file, path, allocated, zeroed: 0, used: true, ready: !preparation.zero_fill })
+}
+
+fn full(dir: &Path) -> Error {
+    Error::new(ErrorKind::Full, "the log has as many segments as it may have")
+        .at_path(dir)
+        .next("release entries, or raise Options::log_bytes_max")
 }
 
 /// Whose a file is that has the name of the prepared one already.
@@ -334,7 +441,7 @@ pub(crate) async fn prepare<D: Disk>(
         let _ = disk.remove_file(&path).await;
         return Err(Error::io("allocating the next segment", &path, error));
     }
-    Ok(Prepared { file, path, allocated, zeroed: 0, ready: !preparation.zero_fill })
+    Ok(Prepared { file, path, allocated, zeroed: 0, used: false, ready: !preparation.zero_fill })
 }
 
 fn direct(path: &Path, error: io::Error) -> Error {

@@ -28,6 +28,7 @@ use crate::segment::dir::{self, SegmentFile};
 use crate::segment::method::{Method, Prealloc};
 use crate::segment::name::{PREPARED, SegmentName};
 use crate::segment::pipeline::{self, LeftOver, Pipeline, Preparation};
+use crate::segment::spares::{self, Spares};
 use crate::tail::Tail;
 use crate::types::{Position, Seq, Snapshot};
 use crate::watermark::{self, Mover, Watermark, unharmed};
@@ -296,7 +297,7 @@ enum Work<D: Disk> {
 
 async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
     let scan = scan::scan_unlocked(disk, dir, options.start).await?;
-    let (mover, watermark) = watermark_of(&scan, &scan.segments, options);
+    let (mover, watermark) = watermark_of(disk, &scan, &scan.segments, options)?;
     let recovery = Recovery::new(&scan, None);
     Ok(Log { watermark, recovery, work: Work::Follows(Box::new(scan), mover) })
 }
@@ -324,7 +325,7 @@ async fn writable<D: Disk>(
             reason = cut.reason, "cut a torn tail");
     }
 
-    let (mover, watermark) = watermark_of(&scan, &segments, options);
+    let (mover, watermark) = watermark_of(disk, &scan, &segments, options)?;
     let newest = scan.newest();
     let tail = Tail {
         chain: scan.chain,
@@ -352,6 +353,8 @@ async fn writable<D: Disk>(
         zero_fill: options.prealloc == Prealloc::ZeroFill && !geometry.copy_on_write,
         direct: method.direct,
     };
+    spares::remove_all(disk, dir).await?;
+    let spares = Rc::new(Spares::new(options.file_limits(geometry.copy_on_write), segments.len()));
     let mut committer = Committer {
         dir: dir.to_owned(),
         limits: Limits {
@@ -359,12 +362,15 @@ async fn writable<D: Disk>(
             in_flight_max: options.in_flight_max.min(buffers),
             idle_mark_after: options.idle_mark_after,
             sync_interval: options.sync_interval,
+            retention: options.retention,
+            when_full: options.when_full,
         },
         queue: Arc::clone(&shared.queue),
         policy: options.make_policy(),
         metrics: Arc::clone(&shared.metrics),
         spin: Spin::new(options.spin_limit()),
-        retire: Retire::new(disk.clone(), dir, watermark.clone()),
+        retire: Retire::new(disk.clone(), dir, watermark.clone(), Rc::clone(&spares)),
+        waits_for_room: false,
         mover,
         active: Active {
             disk: disk.clone(),
@@ -377,7 +383,8 @@ async fn writable<D: Disk>(
             allocated: repaired.allocated,
             zeroed: 0,
         },
-        pipeline: Pipeline::start(disk.clone(), dir, preparation),
+        pipeline: Pipeline::start(disk.clone(), dir, preparation, Rc::clone(&spares)),
+        spares,
         tail,
         staged: scan.replay.live.clone(),
         head_end: 0,
@@ -453,22 +460,37 @@ async fn create_if_missing<D: Disk>(disk: &D, dir: &Path, options: &Options) -> 
     }
 }
 
-fn watermark_of(scan: &Scan, segments: &[SegmentFile], options: &Options) -> (Mover, Watermark) {
+fn watermark_of<D: Disk>(
+    disk: &D,
+    scan: &Scan,
+    segments: &[SegmentFile],
+    options: &Options,
+) -> Result<(Mover, Watermark)> {
     // Also those before the start: what is released later may be older.
-    let segments = segments.iter().map(|SegmentFile { name, path }| Segment {
-        seq: name.seq,
-        index: name.index,
-        path: path.clone(),
+    let now = disk.now();
+    let segments = segments.iter().map(|SegmentFile { name, path }| {
+        let segment = Segment::new(name.seq, name.index, path, 0, now);
+        // Who does not ask for retention needs no more.
+        match options.retention.is_unlimited() {
+            true => Ok(segment),
+            false => {
+                let known = disk.length_and_age(path);
+                let (bytes, age_then) =
+                    known.map_err(|error| Error::io("asking for the length", path, error))?;
+                Ok(Segment { bytes, age_then, ..segment })
+            }
+        }
     });
+    let segments = segments.collect::<Result<_>>()?;
     let released = scan.replay.released.as_ref();
-    watermark::watermark(watermark::Start {
+    Ok(watermark::watermark(watermark::Start {
         position: scan.end,
         live: scan.replay.live.clone(),
         index: scan.replay.index.clone(),
-        segments: segments.collect(),
+        segments,
         released: released.map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
         recent_bytes_max: options.recent_bytes_max,
-    })
+    }))
 }
 
 fn new_id<D: Disk>(disk: &D) -> Result<LogId> {

@@ -16,7 +16,8 @@ use crate::io::fill::Fill;
 use crate::io::pool::{Lease, Pool};
 use crate::io::zeros::Zeros;
 use crate::io::{
-    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskConfig, DiskFile, Geometry, Lane, Persist,
+    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskConfig, DiskFile, Geometry, Lane,
+    Persist, Zeroing,
 };
 
 /// The disk of one life of the simulated process: after a kill or a power loss its operations fail.
@@ -99,6 +100,13 @@ impl Disk for SimDisk {
             Outcome::Synced(result) => result,
             Outcome::Written(..) => unreachable!("a sync was submitted"),
         }
+    }
+
+    fn length_and_age(&self, path: &Path) -> io::Result<(u64, Duration)> {
+        self.process.check_alive()?;
+        // Virtual time does not outlast the process: all that is there is new.
+        let length = self.process.shared.model.borrow().length(path)?;
+        Ok((length, Duration::ZERO))
     }
 
     fn random_id(&self) -> io::Result<[u8; 16]> {
@@ -251,9 +259,10 @@ impl DiskFile for SimFile {
         fill.await
     }
 
-    async fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
-        let detail = format!("offset={offset} len={len}");
-        let zero_range = |model: &mut Model| model.zero_range(self.description, offset, len);
+    async fn zero_range(&self, offset: u64, len: u64, zeroing: Zeroing) -> io::Result<()> {
+        let detail = format!("offset={offset} len={len} {zeroing:?}");
+        let zero_range =
+            |model: &mut Model| model.zero_range(self.description, offset, len, zeroing);
         self.at_once(OpKind::ZeroRange, detail, zero_range).await
     }
 
@@ -309,6 +318,11 @@ impl DiskFile for SimFile {
     fn is_at(&self, path: &Path) -> io::Result<bool> {
         self.process.check_alive()?;
         self.process.shared.model.borrow().is_at(self.description, path)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        self.process.check_alive()?;
+        Ok(self.process.shared.model.borrow().links(self.description))
     }
 }
 

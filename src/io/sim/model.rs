@@ -24,7 +24,7 @@ use nix::errno::Errno;
 pub(super) use self::flight::{Flight, FlightId, Outcome, Write, whole_pages};
 use super::node::{DirEffect, DirNode, FileNode, NodeId, Written};
 use super::rng::Rng;
-use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry};
+use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry, Zeroing};
 
 /// Files live in memory, so a length from a broken test or a hostile file must not eat it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -345,9 +345,10 @@ impl Model {
         description: DescriptionId,
         offset: u64,
         len: u64,
+        zeroing: Zeroing,
     ) -> io::Result<()> {
         let node = self.writable(description)?;
-        if !self.zeroes_ranges {
+        if zeroing == Zeroing::Written && !self.zeroes_ranges {
             return Err(io::ErrorKind::Unsupported.into());
         }
         if len == 0 {
@@ -399,6 +400,21 @@ impl Model {
     pub(super) fn len(&self, description: DescriptionId) -> io::Result<u64> {
         let file = self.file(self.descriptions[&description].node)?;
         Ok(file.cached().len() as u64)
+    }
+
+    /// The length of the file that `path` leads to.
+    pub(super) fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.file(self.node_of(path)?)?.cached().len() as u64)
+    }
+
+    /// How many names the file has: there are no hard links here.
+    pub(super) fn links(&self, description: DescriptionId) -> u64 {
+        let node = self.descriptions[&description].node;
+        let named = |dir: &Node| match dir {
+            Node::Dir(dir) => dir.names().values().any(|named| *named == node),
+            Node::File(_) => false,
+        };
+        u64::from(self.nodes.values().any(named))
     }
 
     pub(super) fn is_at(&self, description: DescriptionId, path: &Path) -> io::Result<bool> {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use nix::libc::{EFBIG, EIO, ENOSPC, EROFS};
 
 use super::*;
-use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane, Persist};
+use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane, Persist, Zeroing};
 
 const CONFIG: DiskConfig = DiskConfig { buffer_count: 4, buffer_bytes: 4 * BLOCK_BYTES };
 
@@ -656,10 +656,10 @@ fn ranges_are_zeroed_where_the_machine_can() {
     let disk = sim.disk(CONFIG);
     sim.block_on(async {
         let file = open(&disk, Access::Write).await;
-        let result = file.zero_range(BLOCK, 2 * BLOCK).await;
+        let result = file.zero_range(BLOCK, 2 * BLOCK, Zeroing::Written).await;
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Unsupported);
         sim.set_zeroes_ranges(true);
-        file.zero_range(BLOCK, 2 * BLOCK).await.unwrap();
+        file.zero_range(BLOCK, 2 * BLOCK, Zeroing::Written).await.unwrap();
         assert_eq!(letters(&file.read_at(0, 4 * BLOCK_BYTES).await.unwrap()), "x00");
         assert_eq!(letters(&sim.read_file_durable(PATH).unwrap()), "xx");
         file.sync_data().await.unwrap();

@@ -34,8 +34,8 @@ use super::in_flight::Loan;
 use super::{Shared, timer, write};
 use crate::io::fill::Fill;
 use crate::io::{
-    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, geometry,
-    plain,
+    Access, AlignedBuf, BlockingFile, DirEntry, Disk, DiskFile, Geometry, Lane, Persist, Zeroing,
+    geometry, plain,
 };
 
 /// The longest single read: the ring's lengths have 32 bits, and the kernel cuts at 2 GiB.
@@ -106,6 +106,10 @@ impl Disk for UringDisk {
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::from_std(plain::open_dir(dir)?).sync_all().await
+    }
+
+    fn length_and_age(&self, path: &Path) -> io::Result<(u64, Duration)> {
+        plain::length_and_age(path)
     }
 
     fn random_id(&self) -> io::Result<[u8; 16]> {
@@ -227,9 +231,10 @@ impl DiskFile for UringFile {
         fill.await
     }
 
-    async fn zero_range(&self, offset: u64, len: u64) -> io::Result<()> {
+    async fn zero_range(&self, offset: u64, len: u64, zeroing: Zeroing) -> io::Result<()> {
         loop {
-            match self.file.fallocate(offset, len, plain::WRITE_ZEROES as i32).await {
+            let mode = plain::zeroing_mode(zeroing) as i32;
+            match self.file.fallocate(offset, len, mode).await {
                 Err(error) if plain::is_interrupted(&error) => {}
                 Err(error) if plain::is_unsupported(&error) => {
                     return Err(io::ErrorKind::Unsupported.into());
@@ -282,5 +287,9 @@ impl DiskFile for UringFile {
 
     fn is_at(&self, path: &Path) -> io::Result<bool> {
         plain::is_at(self.fd(), path)
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        plain::links(self.fd())
     }
 }

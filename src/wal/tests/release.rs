@@ -1,7 +1,9 @@
 //! Entries are let go of, and taken back.
 
 use super::*;
+use crate::io::sim::TraceEntry;
 use crate::segment::name::SegmentName;
+use std::pin::pin;
 
 /// What an application does with its log.
 #[derive(Clone, Debug)]
@@ -400,6 +402,208 @@ fn a_reader_sees_what_was_released_and_taken_back() {
         settle(&sim).await;
         reader.handle.watermark.look().await.unwrap();
         assert_eq!((reader.first_index(), reader.durable_index()), (31, 30));
+        wal.close().await.unwrap();
+    });
+}
+
+fn files(sim: &Sim) -> Vec<String> {
+    let names = sim.list_dir(DIR).unwrap();
+    let mut names: Vec<String> =
+        names.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A segment that nobody wants becomes a later one, and nothing of it is there any more.
+#[test]
+fn segments_are_used_again() {
+    for options in modes() {
+        let story = mode(&options);
+        let sim = machine(9);
+        sim.block_on(async {
+            let wal = start_on(&sim, options.clone(), How::OpenOrCreate).await.unwrap().0;
+            for index in 1..=60 {
+                wal.append(&payload(index, 3000)[..]).await.unwrap();
+                if index % 20 == 0 {
+                    wal.release(index - 5).await.unwrap();
+                    settle(&sim).await;
+                    let spares = files(&sim);
+                    let spares = spares.iter().filter(|name| name.starts_with("seawal-spare"));
+                    assert!(spares.count() <= 1, "{story}");
+                }
+            }
+            wal.close().await.unwrap();
+            let again = |entry: &TraceEntry| {
+                entry.op == OpKind::Rename && entry.path.to_str().unwrap().contains("spare")
+            };
+            assert!(sim.trace().iter().filter(|entry| again(entry)).count() > 1, "{story}");
+            assert!(files(&sim).iter().all(|name| name.ends_with(".wal")), "{story}");
+            let (wal, recovery) = start_on(&sim, options.clone(), How::Open).await.unwrap();
+            assert_eq!(
+                (recovery.first_index, recovery.last_index),
+                (Some(56), Some(60)),
+                "{story}"
+            );
+            let entries = collect(wal.read(..)).await.unwrap();
+            assert!(entries.iter().all(|entry| entry.data == payload(entry.index, 3000)));
+            wal.close().await.unwrap();
+        });
+    }
+}
+
+/// Of spares and prepared files nothing is left when the log is open, and other files are let be.
+#[test]
+fn what_was_left_over_is_removed() {
+    let sim = machine(10);
+    sim.block_on(async { filled(&sim, 10).await.close().await.unwrap() });
+    sim.write_file(format!("{DIR}/seawal-spare-0000000000000001.tmp"), vec![7; 5000]);
+    sim.write_file(format!("{DIR}/seawal-next.tmp"), vec![7; 5000]);
+    sim.write_file(format!("{DIR}/seawal-spare.txt"), vec![7; 5]);
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options(), How::Open).await.unwrap();
+        wal.close().await.unwrap();
+    });
+    let left: Vec<String> =
+        files(&sim).into_iter().filter(|name| !name.ends_with(".wal")).collect();
+    assert_eq!(left, ["seawal-spare.txt"]);
+}
+
+/// Four segments of 16 KiB and what is around them.
+fn bounded() -> Options {
+    options().log_bytes_max(4 * (24 << 10))
+}
+
+#[test]
+fn a_full_log_waits_until_something_is_released() {
+    let sim = machine(11);
+    sim.block_on(async {
+        let wal = start_on(&sim, bounded(), How::OpenOrCreate).await.unwrap().0;
+        let mut accepted = 0;
+        for _ in 0..6 {
+            // Until it is full: then the next ones wait.
+            loop {
+                accepted += 1;
+                let ticket = wal.submit(payload(accepted, 2000)).await.unwrap();
+                let disk = sim.disk(Options::new().disk_config());
+                let full = pin!(disk.sleep(Duration::from_millis(300)));
+                match futures_util::future::select(pin!(ticket), full).await {
+                    futures_util::future::Either::Left((outcome, _)) => drop(outcome.unwrap()),
+                    futures_util::future::Either::Right(_) => break,
+                }
+                assert!(accepted < 400, "it never gets full");
+            }
+            assert_eq!(files(&sim).len(), 4);
+            assert_eq!(wal.durable_index(), accepted - 1);
+            // What would let nothing go, lets the append wait on.
+            wal.release(wal.first_index()).await.unwrap();
+            settle(&sim).await;
+            assert_eq!(wal.durable_index(), accepted - 1);
+            wal.release(accepted - 3).await.unwrap();
+            wal.wait_durable(accepted).await.unwrap();
+            assert!(files(&sim).len() <= 4);
+        }
+        let entries = collect(wal.read(..)).await.unwrap();
+        assert!(entries.iter().all(|entry| entry.data == payload(entry.index, 2000)));
+        let too_large = wal.append(vec![0; 9000]).await.unwrap_err();
+        assert_eq!(too_large.kind(), ErrorKind::TooLarge, "{too_large}");
+        wal.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_full_log_fails_if_that_is_asked_for() {
+    let sim = machine(12);
+    sim.block_on(async {
+        let options = bounded().when_full(crate::WhenFull::Fail);
+        let wal = start_on(&sim, options, How::OpenOrCreate).await.unwrap().0;
+        let mut full = 0;
+        for index in 1..=200 {
+            if let Err(error) = wal.append(&payload(index, 2000)[..]).await {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                full += 1;
+                wal.release(wal.durable_index()).await.unwrap();
+                settle(&sim).await;
+            }
+        }
+        assert!((3..20).contains(&full), "{full} times");
+        wal.close().await.unwrap();
+    });
+}
+
+/// Closing a full log does not wait for a release that never comes.
+#[test]
+fn a_full_log_can_be_closed() {
+    let sim = machine(13);
+    sim.block_on(async {
+        let wal = start_on(&sim, bounded(), How::OpenOrCreate).await.unwrap().0;
+        let mut tickets = Vec::new();
+        for index in 1..=60 {
+            tickets.push(wal.submit(payload(index, 2000)).await.unwrap());
+        }
+        settle(&sim).await;
+        let durable = wal.durable_index();
+        assert!(durable < 60);
+        wal.close().await.unwrap();
+        for (at, ticket) in (1..).zip(tickets) {
+            let outcome = ticket.await;
+            assert_eq!(outcome.is_ok(), at <= durable, "{at}: {outcome:?}");
+        }
+        let (wal, recovery) = start_on(&sim, bounded(), How::Open).await.unwrap();
+        assert_eq!(recovery.last_index, Some(durable));
+        wal.close().await.unwrap();
+    });
+}
+
+/// What the options do not want kept goes with the next cut.
+#[test]
+fn only_so_much_is_kept() {
+    let week = Duration::from_secs(7 * 24 * 3600);
+    for (options, kept) in [
+        (options().retain_segments(4), 3..=5),
+        (options().retain_bytes(80_000), 3..=6),
+        (options().retain_age(week), 2..=5),
+    ] {
+        let sim = machine(14);
+        sim.block_on(async {
+            let wal = start_on(&sim, options.clone(), How::OpenOrCreate).await.unwrap().0;
+            for index in 1..=60 {
+                wal.append(&payload(index, 3000)[..]).await.unwrap();
+            }
+            sim.disk(Options::new().disk_config()).sleep(2 * week).await;
+            for index in 61..=75 {
+                wal.append(&payload(index, 3000)[..]).await.unwrap();
+            }
+            settle(&sim).await;
+            let left = segments(&sim).len();
+            assert!(kept.contains(&left), "{options:?}: {left} segments");
+            let first = wal.first_index();
+            assert!(first > 1);
+            wal.close().await.unwrap();
+            let (wal, recovery) = start_on(&sim, options.clone(), How::Open).await.unwrap();
+            assert_eq!((recovery.first_index, recovery.last_index), (Some(first), Some(75)));
+            wal.close().await.unwrap();
+        });
+    }
+}
+
+/// Retention does not let go of what Raft may still replace.
+#[test]
+fn what_is_not_committed_is_kept() {
+    let sim = machine(15);
+    sim.block_on(async {
+        let wal = start_on(&sim, options().retain_segments(2), How::OpenOrCreate).await.unwrap().0;
+        wal.save(HardState { term: 1, vote: 1, commit: 0 }, Vec::new()).await.unwrap();
+        for index in 1..=60 {
+            wal.append(&payload(index, 3000)[..]).await.unwrap();
+        }
+        settle(&sim).await;
+        assert_eq!(wal.first_index(), 1);
+        wal.save(HardState { term: 1, vote: 1, commit: 30 }, Vec::new()).await.unwrap();
+        for index in 61..=70 {
+            wal.append(&payload(index, 3000)[..]).await.unwrap();
+        }
+        settle(&sim).await;
+        assert!((20..=31).contains(&wal.first_index()), "{}", wal.first_index());
         wal.close().await.unwrap();
     });
 }
