@@ -323,6 +323,71 @@ fn what_seawal_wrote_and_dropped() {
     }
 }
 
+/// What is left of a log after a release, from the snapshot record that it was written down by.
+#[test]
+fn what_seawal_released() {
+    if program().is_none() {
+        return;
+    }
+    for (at, options) in SMALL.iter().enumerate() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = &root.path().join("log");
+        let wal = Wal::create_blocking(dir, options()).unwrap();
+        let mut released = 0;
+        for round in 0..3 {
+            many(&wal, dir);
+            released = wal.last_index() - 7 - round;
+            wal.release_blocking(released).unwrap();
+        }
+        wal.close_blocking().unwrap();
+        let name = format!("released, options {at}");
+        assert!(logs::segments(dir).len() < 4, "{name}");
+        let start = Start::Snapshot { index: released, term: 1 };
+        let ours = same_in_etcd(dir, start, &name);
+        assert_eq!(ours.entries[0].index, released + 1, "{name}");
+        assert_eq!(Contents::read(dir, options()).unwrap().entries, ours.entries, "{name}");
+        // We go on, and release in between; then with a hard state.
+        let (wal, _) = open(dir, options()).unwrap();
+        many(&wal, dir);
+        let last = wal.last_index();
+        save(&wal, 5, 1, last, vec![entry(last + 1, 5, 10)]);
+        wal.release_blocking(last - 3).unwrap();
+        end(wal, true);
+        same_in_etcd(dir, Start::Snapshot { index: last - 3, term: 1 }, &format!("{name}, again"));
+    }
+}
+
+/// What etcd's reader makes of entries that were taken back.
+#[test]
+fn what_seawal_took_back() {
+    if program().is_none() {
+        return;
+    }
+    for (at, options) in SMALL.iter().enumerate() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = &root.path().join("log");
+        let wal = Wal::create_blocking(dir, options()).unwrap();
+        many(&wal, dir);
+        let last = wal.last_index();
+        wal.truncate_after_blocking(last - 60).unwrap();
+        end(wal, true);
+        let name = format!("taken back, options {at}");
+        let ours = same_in_etcd(dir, Start::Beginning, &name);
+        assert_eq!(ours.entries.len() as u64, last - 60, "{name}");
+        let (wal, _) = open(dir, options()).unwrap();
+        wal.truncate_after_blocking(0).unwrap();
+        idle(dir);
+        // As docs/format.md says: it still shows them, until there are new ones.
+        assert_eq!(Contents::read(dir, options()).unwrap().entries, [], "{name}");
+        let theirs = etcd(&["read"], dir, &[]);
+        assert_ne!(theirs.last(), Some(&Contents::read(dir, options()).unwrap().summary()));
+        wal.append_blocking("the first again").unwrap();
+        end(wal, true);
+        let ours = same_in_etcd(dir, Start::Beginning, &format!("{name}, all"));
+        assert_eq!(ours.entries.len(), 1, "{name}");
+    }
+}
+
 #[test]
 fn what_etcd_wrote() {
     if program().is_none() {

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::types::Start;
 use crate::wal::Wal;
-use crate::{Backend, Durability, Packing, Prealloc, SyncMethod, Ticket};
+use crate::{Backend, Durability, Packing, Prealloc, SyncMethod, Ticket, WhenFull};
 use anyhow::{Context, anyhow, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -104,6 +104,25 @@ pub(super) struct Append {
     /// Records that wait are committed together up to this many [default: no limit]
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..), value_name = "N")]
     group_records_max: Option<usize>,
+    /// The log never takes more than this: when it is full, records wait until entries are released, or fail
+    /// (--when-full) [default: no limit; at least four segments]
+    #[arg(long, value_parser = args::size, value_name = "BYTES")]
+    log_bytes_max: Option<u64>,
+    /// What becomes of records while a log with --log-bytes-max is full
+    #[arg(long, value_enum, default_value = "wait", requires = "log_bytes_max")]
+    when_full: WhenFullName,
+    /// Release the oldest segments when there are more bytes than this
+    #[arg(long, value_parser = args::size, value_name = "BYTES")]
+    retain_bytes: Option<u64>,
+    /// Release the oldest segments when there are more than this many
+    #[arg(long, value_name = "N")]
+    retain_segments: Option<usize>,
+    /// Release segments that were sealed longer ago than this
+    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    retain_age: Option<Duration>,
+    /// Remove the files of released segments instead of using them again
+    #[arg(long)]
+    no_recycle: bool,
     /// Where an existing log is read from when it is opened: beginning, latest (after the newest snapshot), or
     /// INDEX/TERM of a snapshot
     #[arg(long, value_parser = args::start, default_value = "beginning", value_name = "START")]
@@ -116,6 +135,14 @@ enum PackingName {
     Dense,
     /// At block boundaries
     Block,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WhenFullName {
+    /// They wait
+    Wait,
+    /// They fail
+    Fail,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -194,12 +221,29 @@ impl Append {
             .sync_method(self.sync)
             .prealloc(self.prealloc)
             .durability(self.durability.durability())
+            .recycle(!self.no_recycle)
+            .when_full(match self.when_full {
+                WhenFullName::Wait => WhenFull::Wait,
+                WhenFullName::Fail => WhenFull::Fail,
+            })
             .packing(match self.packing {
                 PackingName::Dense => Packing::Dense,
                 PackingName::Block => Packing::Block,
             });
         if let Some(bytes) = self.segment_size {
             options = options.segment_bytes(bytes);
+        }
+        if let Some(bytes) = self.log_bytes_max {
+            options = options.log_bytes_max(bytes);
+        }
+        if let Some(bytes) = self.retain_bytes {
+            options = options.retain_bytes(bytes);
+        }
+        if let Some(segments) = self.retain_segments {
+            options = options.retain_segments(segments);
+        }
+        if let Some(age) = self.retain_age {
+            options = options.retain_age(age);
         }
         if let Some(bytes) = self.group_bytes_max {
             options = options.group_bytes_max(bytes);

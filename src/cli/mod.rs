@@ -14,6 +14,7 @@ mod exit;
 mod input;
 mod output;
 mod printing;
+mod release;
 mod stat;
 mod tail;
 mod verify;
@@ -52,6 +53,7 @@ enum Command {
     Dump(dump::Dump),
     Verify(verify::Verify),
     Stat(stat::Stat),
+    Release(release::Release),
 }
 
 /// Runs the command that the arguments of this process name, and gives its exit code.
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Dump(dump) => dump.run(),
         Command::Verify(verify) => verify.run(),
         Command::Stat(stat) => stat.run(),
+        Command::Release(release) => release.run(),
     };
     outcome.unwrap_or_else(|error| exit::report(&error)).into()
 }

@@ -260,7 +260,7 @@ pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -
         };
         let place = match &seen {
             Ok(scan) if scan.is_torn() => (Some(scan.newest().path.clone()), scan.end.offset),
-            Err(error) if error.is_damaged() => {
+            Err(error) if error.is_damaged() || was_released(error) => {
                 (error.path().map(Path::to_owned), error.offset().unwrap_or(0))
             }
             _ => return seen,
@@ -272,6 +272,12 @@ pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -
         disk.sleep(BETWEEN_LOOKS).await;
     }
     unreachable!("the looks are limited")
+}
+
+/// Segments went while it was looked which there are.
+fn was_released(error: &Error) -> bool {
+    let of_a_segment = error.path().and_then(Path::extension).is_some_and(|end| end == "wal");
+    matches!(error.kind(), ErrorKind::Released | ErrorKind::NotFound) && of_a_segment
 }
 
 /// Opens the newest segment past the page cache, where the file system can; says whether it could.
@@ -342,7 +348,7 @@ pub(crate) async fn snapshots<D: Disk>(
     let mut commit = 0;
     let mut take = |facts: Facts| {
         commit = facts.state.map_or(commit, |state| state.commit);
-        found.extend(snapshots_of(facts));
+        found.extend(snapshot_records(facts));
     };
     let Some((newest, sealed)) = segments.split_last() else {
         return Ok(found);
@@ -363,6 +369,17 @@ pub(crate) async fn snapshots<D: Disk>(
 
 const STATES_AND_SNAPSHOTS: Manner = Manner { heeds: Heeds::StatesAndSnapshots, ..SEALED };
 
+/// Snapshot records, whatever they were written for: from each etcd's reader starts.
+fn snapshot_records(facts: Facts) -> impl Iterator<Item = Snapshot> {
+    facts.items.into_iter().filter_map(|item| match item {
+        Item::Snapshot { snapshot, .. }
+        | Item::Release { snapshot, .. }
+        | Item::Truncation { snapshot, .. } => Some(snapshot),
+        Item::Entries(_) | Item::Metadata { .. } => None,
+    })
+}
+
+/// Those that stand for a snapshot.
 fn snapshots_of(facts: Facts) -> impl Iterator<Item = Snapshot> {
     facts.items.into_iter().filter_map(|item| match item {
         Item::Snapshot { snapshot, .. } => Some(snapshot),

@@ -153,6 +153,10 @@ async fn verify<D: Disk>(disk: &D, request: VerifyRequest) {
             _ => None,
         };
         let (walk, outcome, bytes) = check(disk, segment, at == 0, continued).await;
+        if outcome.is_err() && is_gone(disk, segment) {
+            // Released while it was checked, and its file may be another segment's by now.
+            continue;
+        }
         before = Some((seq, walk));
         bytes_total += bytes;
         let outcome = outcome.map(|()| VerifiedSegment {
@@ -174,6 +178,11 @@ async fn verify<D: Disk>(disk: &D, request: VerifyRequest) {
     {
         let _ = results.send(Err(error)).await;
     }
+}
+
+fn is_gone<D: Disk>(disk: &D, segment: &SegmentFile) -> bool {
+    let found = disk.length_and_age(&segment.path);
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Whether a sealed segment is sound, and continues the one before it, if that was. Gives the walk for the next one, and

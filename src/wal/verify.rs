@@ -15,7 +15,8 @@ impl Wal {
     /// one before it lost its end: opening judged it. Which one that is, is decided here: of later cuts the stream knows nothing.
     ///
     /// A segment is sound if it is whole and its records continue the checksums of the segment before it. It is read in
-    /// the background, past the page cache where the file system can, and checked on another thread; appends go on.
+    /// the background, past the page cache where the file system can, and checked on another thread; appends go on. One
+    /// that is released meanwhile is passed over.
     ///
     /// # Errors
     ///
@@ -47,8 +48,7 @@ impl Wal {
 }
 
 impl Reader {
-    /// Checks all segments that were sealed when the log was opened; see [`Wal::verify`]. Who has it open for writing may
-    /// release some meanwhile: those are errors of [`ErrorKind::NotFound`].
+    /// Checks all segments that were sealed when the log was opened; see [`Wal::verify`].
     pub fn verify(&self) -> Verification {
         self.wal.verify()
     }
