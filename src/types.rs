@@ -153,7 +153,8 @@ pub enum Durability {
 /// Where reading of the log starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// At the first entry ever, index 1. Refused when it is no longer there.
+    /// At the first entry that was not [released](crate::Wal::release). Refused when segments are gone without a record of
+    /// a release, as etcd's purge leaves it.
     #[default]
     Beginning,
     /// After the newest snapshot record whose index is committed by the last hard state; at the beginning when

@@ -55,10 +55,10 @@ pub(crate) enum MarkKind {
     Close = 4,
     /// The log was opened; a new epoch begins.
     Recovery = 5,
-    /// Entries were released: its one record is a snapshot record that stands for them.
-    Release = 6,
     /// All entries were taken back: its one record is that of the snapshot, or release, before them.
-    Truncation = 7,
+    Truncation = 6,
+    /// Entries were released: its one record is a snapshot record that stands for them.
+    Release = 7,
 }
 
 impl MarkKind {
@@ -69,8 +69,8 @@ impl MarkKind {
             3 => MarkKind::Idle,
             4 => MarkKind::Close,
             5 => MarkKind::Recovery,
-            6 => MarkKind::Release,
-            7 => MarkKind::Truncation,
+            6 => MarkKind::Truncation,
+            7 => MarkKind::Release,
             _ => return None,
         })
     }
