@@ -22,11 +22,16 @@ pub(crate) struct Disk {
 impl Disk {
     /// An error says what the machine lacks.
     pub(crate) fn new(kind: Kind) -> Result<Disk, String> {
+        Disk::of(kind, BYTES)
+    }
+
+    /// One of so many bytes.
+    pub(crate) fn of(kind: Kind, bytes: u64) -> Result<Disk, String> {
         mount::alone()?;
         let home = tempfile::tempdir().map_err(|error| error.to_string())?;
         let memory = Mount::memory(home.path())?;
         let image = home.path().join("image");
-        kind.make(&image, BYTES)?;
+        kind.make(&image, bytes)?;
         let at = home.path().join("mounted");
         std::fs::create_dir(&at).map_err(|error| error.to_string())?;
         let mounted = Some(Mount::image(&image, &at)?);

@@ -1,7 +1,8 @@
 //! Real file systems, in images behind loop devices: full disks, power cuts and SIGKILL on ext4, xfs and btrfs.
 //!
 //! `SEAWAL_CUT_SEED=N` and `SEAWAL_KILL_SEED=N` repeat a run as far as time allows; `SEAWAL_CUTS=N` changes the number
-//! of power cuts of each log, `SEAWAL_FS_KILLS=N` that of kills on each file system.
+//! of power cuts of each log, `SEAWAL_FS_KILLS=N` that of kills on each file system, `SEAWAL_BOUNDED_APPENDS=N` that of
+//! appends to a log of fixed size.
 //!
 //! Each test has mounts of its own, and images in memory: tests do not meet, and nothing is left when one is killed.
 //!
@@ -9,6 +10,7 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used)] // also outside of functions that are tests themselves
 
+mod bounded;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
@@ -28,6 +30,8 @@ use seawal::{Backend, SyncMethod};
 
 /// Power cuts of a log, with each driver and in each way.
 const CUTS: u64 = 5;
+/// Appends of 40 bytes to a log of 16 MiB.
+const BOUNDED_APPENDS: u64 = 500_000;
 /// On each file system; `tests/kill.rs` has more.
 const KILLS: u64 = 16;
 
@@ -59,6 +63,16 @@ fn full_disk_on_xfs() {
 #[test]
 fn full_disk_on_btrfs() {
     full_disk(Kind::Btrfs);
+}
+
+#[test]
+fn a_log_of_fixed_size_goes_round() {
+    let appends = number_from("SEAWAL_BOUNDED_APPENDS").unwrap_or(BOUNDED_APPENDS);
+    let Some(done) = bounded::go_round(appends) else { return };
+    println!("{appends} appends: {done:?}");
+    assert!(done.segments > 2 * 8, "it did not go round: {done:?}");
+    // What grows with the log grows by more than that; other tests of this process take memory too.
+    assert!(done.resident_after < done.resident_before + (64 << 20), "{done:?}");
 }
 
 fn power_cuts(kind: Kind, drivers: &'static [Driver]) {
