@@ -68,6 +68,12 @@ impl<T> Inbox<T> {
         poll_fn(|context| self.poll_receive(context)).await
     }
 
+    /// The next item, if there is one.
+    #[cfg(test)]
+    pub(crate) fn try_receive(&self) -> Option<T> {
+        self.lock().items.pop_front()
+    }
+
     fn poll_receive(&self, context: &Context<'_>) -> Poll<Option<T>> {
         let mut state = self.lock();
         if let Some(item) = state.items.pop_front() {

@@ -91,6 +91,17 @@ impl SparseIndex {
         (last.position.seq == position.seq).then_some(*last)
     }
 
+    /// The first point at or behind the offset `wanted` if it lies at `max` at most, else the last before that, else the
+    /// first there is: behind `position`, in its segment.
+    pub(crate) fn behind(&self, position: Position, wanted: u64, max: u64) -> Option<Point> {
+        let from = self.points.partition_point(|point| point.position <= position);
+        let behind = &self.points[from..];
+        let behind = &behind[..behind.partition_point(|p| p.position.seq == position.seq)];
+        let at = behind.partition_point(|point| point.position.offset < wanted);
+        let found = behind.get(at).filter(|point| point.position.offset <= max);
+        found.or(behind[..at].last()).or(behind.first()).copied()
+    }
+
     /// The last point before the entry `index`, which lies in `stretch`: valid entries, one after another.
     pub(crate) fn before(&self, stretch: Range<Position>, index: u64) -> Option<Point> {
         let in_front = self.points.partition_point(|point| point.position <= stretch.start);
@@ -133,6 +144,23 @@ mod tests {
         index.note(point(0, 50, 5));
         let start = Position::new(Seq(1), 0);
         assert_eq!(index.before(start..Position::new(Seq(1), 900), 9), None);
+    }
+
+    #[test]
+    fn the_next_point_is_not_too_far_if_there_is_a_nearer_one() {
+        let mut index = SparseIndex::with_limits(100, 10);
+        [50, 100, 200, 400].into_iter().for_each(|offset| index.note(point(1, offset, offset)));
+        index.note(point(2, 60, 500));
+        let behind = |offset, wanted, max| {
+            let found = index.behind(Position::new(Seq(1), offset), wanted, max);
+            found.map(|point| (point.position.seq.0, point.position.offset))
+        };
+        assert_eq!(behind(0, 60, 120), Some((1, 100)));
+        assert_eq!(behind(0, 100, 120), Some((1, 100)));
+        assert_eq!(behind(50, 120, 150), Some((1, 100)), "the last before what is too far");
+        assert_eq!(behind(100, 120, 150), Some((1, 200)), "there is none nearer");
+        assert_eq!(behind(200, 500, 900), Some((1, 400)), "the last there is");
+        assert_eq!(behind(400, 500, 900), None, "in this segment");
     }
 
     proptest! {

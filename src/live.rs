@@ -166,6 +166,14 @@ impl Live {
         })
     }
 
+    /// Whether two entries of these indexes, stored at these positions, and all valid ones between them are of one term
+    /// and segment.
+    pub(crate) fn is_one_run(&self, first: (u64, Position), last: (u64, Position)) -> bool {
+        self.is_live(first.0, first.1)
+            && self.is_live(last.0, last.1)
+            && self.run_of(first.0) == self.run_of(last.0)
+    }
+
     /// Where the valid entries lie that `index` is one of, one after another in the order of the bytes, in one segment.
     pub(crate) fn stretch_of(&self, index: u64) -> Option<Range<Position>> {
         let at = self.run_of(index)?;

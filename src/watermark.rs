@@ -235,6 +235,11 @@ impl Watermark {
         self.lock().index.at_or_before(position).unwrap_or(head)
     }
 
+    /// A place behind `from` where decoding can start as well: see [`SparseIndex::behind`].
+    pub(crate) fn point_behind(&self, from: Position, wanted: u64, max: u64) -> Option<Point> {
+        self.lock().index.behind(from, wanted, max)
+    }
+
     /// What comes at or behind `at`: at most `max` entries, if they are in memory.
     pub(crate) fn after(&self, durability: Durability, at: Position, max: usize) -> Next {
         let state = self.lock();

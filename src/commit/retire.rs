@@ -9,6 +9,7 @@ use crate::retained::Segment;
 use crate::segment::dir;
 use crate::segment::spares::{self, Spares};
 use crate::watermark::Watermark;
+use std::cell::OnceCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -21,6 +22,8 @@ pub(crate) struct Retire<D> {
     watermark: Watermark,
     spares: Rc<Spares>,
     at_work: Mutex<()>,
+    /// Is told of each file that is not part of the log any more.
+    tell: OnceCell<Box<dyn Fn(&Path)>>,
 }
 
 impl<D: Disk> Retire<D> {
@@ -31,7 +34,12 @@ impl<D: Disk> Retire<D> {
         spares: Rc<Spares>,
     ) -> Rc<Retire<D>> {
         let (dir, at_work) = (dir.to_owned(), Mutex::new(()));
-        Rc::new(Retire { disk, dir, watermark, spares, at_work })
+        Rc::new(Retire { disk, dir, watermark, spares, at_work, tell: OnceCell::new() })
+    }
+
+    /// From now on tells of each file that is not part of the log any more.
+    pub(crate) fn tell(&self, tell: impl Fn(&Path) + 'static) {
+        let _ = self.tell.set(Box::new(tell));
     }
 
     /// Removes what is not wanted, for as long as it runs.
@@ -56,6 +64,7 @@ impl<D: Disk> Retire<D> {
         }
         let mut renamed = Vec::new();
         for Segment { seq, path, .. } in segments {
+            self.tell.get().into_iter().for_each(|tell| tell(&path));
             let failed = |error| {
                 tracing::warn!(path = %path.display(), %error, "a released segment is still there");
             };

@@ -1,16 +1,18 @@
 //! Goes forward through the log, in the order of the bytes.
 
 use super::files::Files;
+use super::piece::Piece;
 use super::serve::ReadRequest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::Inbox;
+use crate::live::Live;
 use crate::types::{Durability, Entry, Position, Seq};
 use crate::watermark::{Before, Next, Waiting, Watermark};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::vec;
 
-/// Entries that are taken at once: so many lie ready at a reader, at most about.
+/// Entries that are looked at once, whether they are valid: so many lie ready at a reader, at most.
 const ENTRIES_AT_ONCE_MAX: usize = 128;
 
 /// What a cursor reads from: one log, seen in one way.
@@ -57,7 +59,60 @@ pub(crate) struct Cursor {
     at: Position,
     /// While reading from files.
     files: Option<Box<Files>>,
-    ready: VecDeque<Entry>,
+    ready: Ready,
+}
+
+/// Entries that were taken.
+#[derive(Debug, Default)]
+struct Ready {
+    entries: vec::IntoIter<Entry>,
+    /// So many of them are valid; of the others that is to be seen.
+    valid: usize,
+    /// Where the entries lie, and those that were in front of them.
+    seq: Seq,
+    offsets: Vec<u64>,
+}
+
+impl Ready {
+    /// Entries that are valid.
+    fn valid(entries: Vec<Entry>) -> Ready {
+        Ready { valid: entries.len(), entries: entries.into_iter(), ..Ready::default() }
+    }
+
+    /// The entries of a piece, from `from` on: reading began before it, where a chain was known.
+    fn of(piece: Piece, from: Position) -> Ready {
+        let Piece { entries, offsets, end: Position { seq, .. }, .. } = piece;
+        let before = offsets.partition_point(|&offset| Position::new(seq, offset) < from);
+        let mut entries = entries.into_iter();
+        entries.by_ref().take(before).for_each(drop);
+        Ready { entries, valid: 0, seq, offsets }
+    }
+
+    fn next(&mut self) -> Option<Entry> {
+        self.valid = self.valid.checked_sub(1)?;
+        self.entries.next()
+    }
+
+    /// Looks which of the next entries are valid, and passes over what is not.
+    fn look(&mut self, live: &Live) {
+        let entries = self.entries.as_slice();
+        let offsets = &self.offsets[self.offsets.len() - entries.len()..];
+        let entries = &entries[..entries.len().min(ENTRIES_AT_ONCE_MAX)];
+        let place = |at: usize| (entries[at].index, Position::new(self.seq, offsets[at]));
+        let is_valid = |at: usize| live.is_live(place(at).0, place(at).1);
+        let count = entries.len();
+        // Mostly all of them are of one run. What lies between two of a run is of it too.
+        if live.is_one_run(place(0), place(count - 1)) {
+            self.valid = count;
+            return;
+        }
+        let first = is_valid(0);
+        let same = (1..count).take_while(|&at| is_valid(at) == first).count() + 1;
+        match first {
+            true => self.valid = same,
+            false => self.entries.by_ref().take(same).for_each(drop),
+        }
+    }
 }
 
 impl Cursor {
@@ -71,29 +126,32 @@ impl Cursor {
                 (point.position, Some(Box::new(files)))
             }
         };
-        Cursor { source, at, files, ready: VecDeque::new() }
+        Cursor { source, at, files, ready: Ready::default() }
     }
 
     /// The next entry that was valid when it was taken.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Come>> {
         loop {
-            if let Some(entry) = self.ready.pop_front() {
+            if let Some(entry) = self.ready.next() {
                 return Poll::Ready(Ok(Come::Entry(entry)));
             }
-            if let Some(next) = ready!(self.poll_more(context))? {
+            if self.ready.entries.len() > 0 {
+                let Source { watermark, durability, .. } = &self.source;
+                watermark.with_live(*durability, |live| self.ready.look(live));
+            } else if let Some(next) = ready!(self.poll_more(context))? {
                 return Poll::Ready(Ok(Come::End(next)));
             }
         }
     }
 
-    /// Makes the next entries ready; at the end of the log gives the index that comes next.
+    /// Takes the next entries; at the end of the log gives the index that comes next.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<u64>>> {
         let Source { requests, watermark, durability } = &self.source;
         let limit = match watermark.after(*durability, self.at, ENTRIES_AT_ONCE_MAX) {
             Next::End(next) => return Poll::Ready(Ok(Some(next))),
             Next::Entries(entries, end) => {
                 self.files = None;
-                self.ready.extend(entries);
+                self.ready = Ready::valid(entries);
                 self.at = end;
                 return Poll::Ready(Ok(None));
             }
@@ -103,16 +161,9 @@ impl Cursor {
             let from = watermark.point_at(self.at);
             Box::new(Files::new(Arc::clone(requests), watermark.clone(), from))
         });
-        let found = ready!(files.poll_entries(limit, ENTRIES_AT_ONCE_MAX, context))?;
-        let from = self.at;
-        self.at = from.max(files.at());
-        watermark.with_live(*durability, |live| {
-            // Reading began before the place, where a chain was known.
-            let wanted = |(position, entry): &(Position, Entry)| {
-                *position >= from && live.is_live(entry.index, *position)
-            };
-            self.ready.extend(found.into_iter().filter(wanted).map(|(_, entry)| entry));
-        });
+        let piece = ready!(files.poll_piece(limit, context))?;
+        self.ready = Ready::of(piece, self.at);
+        self.at = self.at.max(files.at());
         Poll::Ready(Ok(None))
     }
 
@@ -125,9 +176,13 @@ impl Cursor {
         waiting.poll_entry(self.source.durability, self.at, context)
     }
 
-    /// The segment that it is in, or comes to next.
+    /// The segment of what comes next.
     pub(crate) fn seq(&self) -> Seq {
-        self.at.seq
+        match self.ready.entries.len() {
+            0 => self.at.seq,
+            // Whether they are valid is still to be looked at.
+            _ => self.ready.seq,
+        }
     }
 
     pub(crate) fn source(&self) -> &Source {

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 /// was handed out and what comes would not be one log: then [`ErrorKind::Replaced`] comes instead of the rest. If the
 /// range gets shorter without that, the stream ends where the log does.
 ///
-/// Payloads share memory with others that were read or written at the same time, up to 1 MiB or a group: copy what is kept
+/// Payloads share memory with others that were read or written at the same time, up to 256 KiB or a group: copy what is kept
 /// for long.
 ///
 /// # Cancel safety

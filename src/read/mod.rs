@@ -2,13 +2,14 @@
 //!
 //! 1. [`cursor`] goes forward through the log, entry by entry, in the order of the bytes: from the memory of recent
 //!    records ([`recent`](crate::recent)) where they are there, else from the files.
-//! 2. [`files`] is the second way: pieces of files, asked for ahead, checked and decoded by whoever reads.
-//! 3. [`serve`] reads those pieces, on the submission thread, which is the only one that has the disk.
+//! 2. [`files`] is the second way: pieces of files, asked for ahead, several at a time, and put in order.
+//! 3. [`serve`] has them made, as the submission thread is the only one that has the disk: on helper threads, which read,
+//!    check and decode ([`piece`]). Of a small one it reads the bytes itself, and whoever reads decodes them.
 //! 4. [`entries`] are the entries of a range: a cursor that ends. [`tail`] is one that never does.
 //!
 //! Nothing is handed out beyond the mark of [`watermark`](crate::watermark) that the reader goes by, and nothing that
-//! does not fit its checksum. What costs CPU runs at the reader; a slow reader falls back to the files and holds nothing
-//! up, neither commits nor memory.
+//! does not fit its checksum. What costs CPU runs at helpers or at the reader; a slow reader falls back to the files and
+//! holds nothing up, neither commits nor helpers nor memory: a few pieces lie ready for it, and no more are made.
 //!
 //! # The order of the bytes
 //!
@@ -19,5 +20,6 @@
 pub(crate) mod cursor;
 pub(crate) mod entries;
 pub(crate) mod files;
+pub(crate) mod piece;
 pub(crate) mod serve;
 pub(crate) mod tail;

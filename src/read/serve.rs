@@ -1,36 +1,40 @@
-//! Reads pieces of files for whoever asks.
+//! Makes pieces of the log for whoever asks.
 //!
-//! The submission thread has the files, but large pieces it leaves to helper threads: what the kernel has cached would be
-//! copied on the thread that asks for it, and commits would wait for that.
+//! The submission thread has the files, but large pieces it leaves to helper threads, which read, check and decode them:
+//! all of that would hold commits up. Of a small one the thread only reads the bytes; to decode them is for who asked.
 
+use super::piece::{CHUNK_BYTES, Piece, Span};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::Inbox;
-use crate::io::{Access, AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Lane};
+use crate::io::{Access, AlignedBuf, BLOCK_BYTES, BlockingFile, Disk, DiskFile, Lane};
 use crate::metrics::Metrics;
-use crate::recovery::frames::PIECE_BYTES;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Pieces that are read at the same time, over all readers of a log.
-const READS_IN_FLIGHT_MAX: usize = 8;
+/// Pieces that are made at the same time, over all readers of a log.
+const PIECES_IN_FLIGHT_MAX: usize = 8;
 
 /// Files that stay open for the next piece.
 const OPEN_FILES_MAX: usize = 4;
 
 /// Up to this length, reading holds the submission thread up for less time than a helper takes to wake.
-const SMALL_BYTES_MAX: usize = 128 << 10;
+const SMALL_BYTES_MAX: u64 = 128 << 10;
 
-/// The memory of a large piece: it begins and ends with a block.
-const LARGE_BYTES: usize = PIECE_BYTES as usize + 2 * BLOCK_BYTES;
+/// The memory of a chunk: it begins and ends with a block.
+const CHUNK_MEMORY: usize = CHUNK_BYTES as usize + 2 * BLOCK_BYTES;
 
 /// Memory that waits to be read into again.
-const SPARES_MAX: usize = READS_IN_FLIGHT_MAX;
+const SPARES_MAX: usize = 32;
 
 /// A piece of a file that someone wants.
 #[derive(Debug)]
@@ -38,10 +42,19 @@ pub(crate) struct ReadRequest {
     pub path: PathBuf,
     /// No more is written to the file.
     pub sealed: bool,
-    pub offset: u64,
-    /// Fewer come only at the end of the file.
-    pub bytes: u64,
-    pub reply: oneshot::Sender<Result<Bytes>>,
+    pub span: Span,
+    pub reply: oneshot::Sender<Result<Answer>>,
+}
+
+/// What comes of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Piece(Piece),
+    /// The bytes that the piece [begins with](Span::first_bytes), which are all of it; `last`: the file has no more.
+    Bytes {
+        bytes: Bytes,
+        last: bool,
+    },
 }
 
 /// Answers requests, until the log is closed. `direct`: what is written goes past the page cache, and so shall what is
@@ -52,9 +65,10 @@ pub(crate) async fn serve<D: Disk>(
     requests: Arc<Inbox<ReadRequest>>,
     metrics: Arc<Metrics>,
     direct: bool,
+    open: Rc<OpenFiles<D::File>>,
 ) {
-    let slots = Arc::new(Semaphore::new(READS_IN_FLIGHT_MAX));
-    let (open, spares) = (RefCell::default(), Arc::default());
+    let slots = Arc::new(Semaphore::new(PIECES_IN_FLIGHT_MAX));
+    let spares = Arc::default();
     let files = Rc::new(Files { disk: disk.clone(), direct, open, spares });
     while let Some(request) = requests.receive().await {
         let slot = Arc::clone(&slots).acquire_owned().await;
@@ -65,8 +79,16 @@ pub(crate) async fn serve<D: Disk>(
         metrics.pieces_read.add(1);
         let files = Rc::clone(&files);
         disk.spawn(async move {
-            let outcome = files.read(&request).await;
-            let _ = request.reply.send(outcome);
+            let ReadRequest { path, sealed, span, mut reply } = request;
+            let mut piece = pin!(files.piece(&path, sealed, span));
+            // Or he goes while it is made: what a helper does stops when nobody waits for it.
+            let made = poll_fn(|context| match piece.as_mut().poll(context) {
+                Poll::Pending if reply.poll_closed(context).is_ready() => Poll::Ready(None),
+                made => made.map(Some),
+            });
+            if let Some(answer) = made.await {
+                let _ = reply.send(answer);
+            }
             drop(slot);
         });
     }
@@ -76,13 +98,13 @@ pub(crate) async fn serve<D: Disk>(
 struct Files<D: Disk> {
     disk: D,
     direct: bool,
-    open: RefCell<VecDeque<Open<D::File>>>,
+    open: Rc<OpenFiles<D::File>>,
     spares: Arc<Spares>,
 }
 
-/// Memory for large pieces. New memory costs as much as reading into it.
+/// Memory for chunks. New memory costs as much as reading into it.
 #[derive(Debug, Default)]
-struct Spares(Mutex<Vec<AlignedBuf>>);
+pub(super) struct Spares(Mutex<Vec<AlignedBuf>>);
 
 impl Spares {
     fn lock(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
@@ -90,35 +112,56 @@ impl Spares {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Memory for so many bytes; what is not much of a large piece has its own.
-    fn take(self: &Arc<Self>, bytes: usize) -> Large {
-        let len = if bytes > LARGE_BYTES / 2 { LARGE_BYTES } else { bytes };
-        let spare = if len == LARGE_BYTES { self.lock().pop() } else { None };
-        let memory = spare.unwrap_or_else(|| AlignedBuf::with_len(len));
-        Large { memory, spares: Arc::clone(self) }
+    /// Memory for so many bytes; for a larger frame than a chunk has it is new.
+    fn take(self: &Arc<Self>, bytes: usize) -> Chunk {
+        let spare = if bytes <= CHUNK_MEMORY { self.lock().pop() } else { None };
+        let memory = spare.unwrap_or_else(|| AlignedBuf::with_len(bytes.max(CHUNK_MEMORY)));
+        Chunk { memory, spares: Arc::clone(self) }
     }
 }
 
-/// The memory of a large piece, which goes back when nobody has any of its bytes.
-struct Large {
+/// Memory that goes back when nobody has any of its bytes.
+struct Chunk {
     memory: AlignedBuf,
     spares: Arc<Spares>,
 }
 
-impl AsRef<[u8]> for Large {
+impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.memory
     }
 }
 
-impl Drop for Large {
+impl Drop for Chunk {
     fn drop(&mut self) {
         let memory = std::mem::replace(&mut self.memory, AlignedBuf::with_len(0));
         let mut spares = self.spares.lock();
-        if memory.len() == LARGE_BYTES && spares.len() < SPARES_MAX {
+        if memory.len() == CHUNK_MEMORY && spares.len() < SPARES_MAX {
             spares.push(memory);
         }
     }
+}
+
+/// Files that stay open for the next piece.
+pub(crate) struct OpenFiles<F>(RefCell<VecDeque<Open<F>>>);
+
+impl<F> Default for OpenFiles<F> {
+    fn default() -> OpenFiles<F> {
+        OpenFiles(RefCell::default())
+    }
+}
+
+impl<F> OpenFiles<F> {
+    /// Closes the file at `path`, which is not part of the log any more: its space is free only when nobody has it open.
+    pub(crate) fn forget(&self, path: &Path) {
+        self.0.borrow_mut().retain(|open| open.path != path);
+    }
+}
+
+fn released(path: &Path) -> Error {
+    Error::new(ErrorKind::Released, "the segment is not part of the log any more")
+        .at_path(path)
+        .next("read from the first index on; a Reader may have to be opened again")
 }
 
 struct Open<F> {
@@ -128,38 +171,35 @@ struct Open<F> {
 }
 
 impl<D: Disk> Files<D> {
-    /// The piece, read from its block on, cut where it was asked to begin.
-    async fn read(&self, request: &ReadRequest) -> Result<Bytes> {
-        let path = &request.path;
-        let file = self.file(path, self.direct && !request.sealed).await?;
-        let from = request.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let ahead = (request.offset - from) as usize;
-        let end = ahead + request.bytes as usize;
-        // No memory is taken for what the file does not have.
-        let len = file.len().map_err(|error| Error::io("asking for the length", path, error))?;
-        let left = len.saturating_sub(from).min(end as u64) as usize;
-        let bytes = left.next_multiple_of(BLOCK_BYTES);
-        assert!(bytes <= LARGE_BYTES, "nobody asks for more than a piece");
-        let piece = match bytes <= SMALL_BYTES_MAX {
-            true => file.read_at(from, bytes).await.map(Bytes::from_owner),
-            false => self.read_large(&file, from, bytes).await,
-        };
-        let piece = piece.map_err(|error| Error::io("reading", path, error).at_offset(from))?;
-        Ok(piece.slice(ahead.min(piece.len())..end.min(piece.len())))
+    async fn piece(&self, path: &Path, sealed: bool, span: Span) -> Result<Answer> {
+        let file = self.file(path, self.direct && !sealed).await?;
+        let answer = self.piece_of(&file, path, span).await;
+        // Of a segment that was released, the file may have become another: what was read is not to be believed.
+        match file.is_at(path) {
+            Ok(true) => answer,
+            Ok(false) => Err(released(path)),
+            Err(error) => Err(Error::io("asking for the name", path, error)),
+        }
     }
 
-    async fn read_large(&self, file: &D::File, from: u64, bytes: usize) -> io::Result<Bytes> {
-        let mut large = self.spares.take(bytes);
-        let read = file.offload(move |file| {
-            let filled = file.read_at(from, &mut large.memory[..bytes])?;
-            Ok(Bytes::from_owner(large).slice(..filled))
-        });
-        read.await?
+    async fn piece_of(&self, file: &D::File, path: &Path, span: Span) -> Result<Answer> {
+        let wanted = span.first_bytes();
+        let blocks = blocks(&wanted);
+        if wanted.end >= span.to && blocks.end - blocks.start <= SMALL_BYTES_MAX {
+            let len = (blocks.end - blocks.start) as usize;
+            let read = file.read_at(blocks.start, len).await.map(Bytes::from_owner);
+            let read = read.map_err(|error| reading(path, blocks.start, error))?;
+            let (bytes, last) = cut(&read, &wanted);
+            return Ok(Answer::Bytes { bytes, last });
+        }
+        let (spares, its_path) = (Arc::clone(&self.spares), path.to_owned());
+        let made = file.offload(move |file| make(file, &spares, span, &its_path));
+        made.await.map(Answer::Piece).map_err(|error| reading(path, wanted.start, error))
     }
 
     async fn file(&self, path: &Path, direct: bool) -> Result<Rc<D::File>> {
         let known = |open: &&Open<_>| open.path == path && open.direct == direct;
-        if let Some(open) = self.open.borrow().iter().find(known) {
+        if let Some(open) = self.open.0.borrow().iter().find(known) {
             return Ok(Rc::clone(&open.file));
         }
         let opened = match direct {
@@ -169,16 +209,11 @@ impl<D: Disk> Files<D> {
         let file = Rc::new(opened.map_err(|error| {
             match error.kind() {
                 // It was there when the log was opened, or cut.
-                io::ErrorKind::NotFound => {
-                    Error::new(ErrorKind::Released, "the segment is not part of the log any more")
-                        .at_path(path)
-                        .next("open the log again, and read from its first index on")
-                        .because(error)
-                }
+                io::ErrorKind::NotFound => released(path).because(error),
                 _ => Error::io("opening", path, error),
             }
         })?);
-        let mut open = self.open.borrow_mut();
+        let mut open = self.open.0.borrow_mut();
         // Of a segment that was sealed meanwhile there is another way to it.
         open.retain(|open| open.path != path);
         if open.len() == OPEN_FILES_MAX {
@@ -187,4 +222,52 @@ impl<D: Disk> Files<D> {
         open.push_back(Open { path: path.to_owned(), direct, file: Rc::clone(&file) });
         Ok(file)
     }
+}
+
+/// Makes a piece, on a helper thread.
+pub(super) fn make(
+    file: &dyn BlockingFile,
+    spares: &Arc<Spares>,
+    span: Span,
+    path: &Path,
+) -> Piece {
+    let mut piece = Piece::new(span);
+    while let Some(wanted) = piece.wants() {
+        match chunk(file, spares, &wanted) {
+            Ok((bytes, last)) => piece.take(&bytes, last, path),
+            Err(error) => piece.fail(reading(path, wanted.start, error)),
+        }
+    }
+    piece
+}
+
+/// The bytes that are `wanted`, and whether the file has no more.
+pub(super) fn chunk(
+    file: &dyn BlockingFile,
+    spares: &Arc<Spares>,
+    wanted: &Range<u64>,
+) -> io::Result<(Bytes, bool)> {
+    let blocks = blocks(wanted);
+    // No memory is taken for what the file does not have.
+    let end = file.len()?.next_multiple_of(BLOCK_BYTES as u64).clamp(blocks.start, blocks.end);
+    let len = (end - blocks.start) as usize;
+    let mut chunk = spares.take(len);
+    let filled = file.read_at(blocks.start, &mut chunk.memory[..len])?;
+    Ok(cut(&Bytes::from_owner(chunk).slice(..filled), wanted))
+}
+
+fn blocks(wanted: &Range<u64>) -> Range<u64> {
+    let block = BLOCK_BYTES as u64;
+    wanted.start / block * block..wanted.end.next_multiple_of(block)
+}
+
+/// What is `wanted` of what was read of its blocks, and whether the file has no more.
+fn cut(read: &Bytes, wanted: &Range<u64>) -> (Bytes, bool) {
+    let ahead = wanted.start as usize % BLOCK_BYTES;
+    let end = ahead + (wanted.end - wanted.start) as usize;
+    (read.slice(ahead.min(read.len())..end.min(read.len())), read.len() < end)
+}
+
+fn reading(path: &Path, offset: u64, error: io::Error) -> Error {
+    Error::io("reading", path, error).at_offset(offset)
 }

@@ -26,7 +26,7 @@ use std::task::{Context, Poll, ready};
 /// **The end.** When the log is closed, what is in memory still comes, then the stream ends. After a failure of the log
 /// that failure comes, behind everything that got durable.
 ///
-/// Payloads share memory with others that were written or read at the same time, up to 1 MiB or a group: copy what is kept
+/// Payloads share memory with others that were written or read at the same time, up to 256 KiB or a group: copy what is kept
 /// for long.
 ///
 /// # Cancel safety

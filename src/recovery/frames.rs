@@ -230,8 +230,25 @@ impl<'a, S: Source> Pieces<'a, S> {
         }))
     }
 
+    /// The frame at `offset` if all of it is in the piece at hand, as nearly all frames are.
+    fn frame_here(&self, offset: u64) -> Option<Look> {
+        let start = usize::try_from(offset.checked_sub(self.piece_at)?).ok()?;
+        let rest = self.piece.get(start..)?;
+        let length = FrameLength::from_bytes(*rest.first_chunk()?);
+        let bytes = length.total();
+        let left = (rest.len() as u64).min(self.file_bytes.saturating_sub(offset));
+        if length.record == 0 || bytes > left || !bytes.is_multiple_of(FRAME_ALIGN) {
+            return None;
+        }
+        let body = start + LENGTH_FIELD_BYTES;
+        Some(Look::Frame { record: body..body + length.record as usize, bytes })
+    }
+
     /// Looks for a frame at `offset`.
     pub(crate) async fn look(&mut self, offset: u64) -> Result<Look> {
+        if let Some(look) = self.frame_here(offset) {
+            return Ok(look);
+        }
         let field = self.load(offset, LENGTH_FIELD_BYTES as u64).await?;
         let Ok(field) = <[u8; LENGTH_FIELD_BYTES]>::try_from(&self.piece[field.clone()]) else {
             return Ok(match field.len() {

@@ -3,7 +3,7 @@
 use super::facts::{Facts, Item};
 use super::frames::Pieces;
 use super::replay::Replay;
-use super::sealed::{self, Manner, Sealed};
+use super::sealed::{self, Digest, Manner, Sealed};
 use super::survey::{self, Survey};
 use super::verdict::{self, Behind, Row, Verdict};
 use super::walk::{Cause, Heeds, SegmentEnd, Stop, Walk};
@@ -109,7 +109,7 @@ async fn judged_scan<D: Disk>(
     let ahead = async {
         match sealed {
             [] => None,
-            _ => Some(sealed::walk(disk, newest, NEWEST, Walk::from_unknown(Heeds::All), 0).await),
+            _ => Some(Ahead::of(disk, newest).await),
         }
     };
     let mut sealed = Sealed::new(disk, sealed, SEALED, Walk::default());
@@ -127,12 +127,15 @@ async fn judged_scan<D: Disk>(
     let mut pieces = Pieces::new(&file, &newest.path)?;
     let (seq, mut from) = (newest.name.seq, 0);
     // Unless it was walked through already, from what is known now.
-    let mut ahead = match ahead.transpose()? {
-        Some(mut digest) => match digest.end {
+    let (mut ahead, surveyed) = match ahead.transpose()? {
+        Some(Ahead { mut digest, surveyed }) => match digest.end {
             Err(error) if sealed::is_of_the_system(&error) => return Err(error),
-            end => digest.walk.follows(&walk).then_some((digest.walk, digest.facts, end)),
+            end => {
+                let digest = digest.walk.follows(&walk).then_some((digest.walk, digest.facts, end));
+                (digest, surveyed)
+            }
         },
-        None => None,
+        None => (None, None),
     };
     let segment_end = loop {
         let (facts, end) = match ahead.take() {
@@ -158,7 +161,10 @@ async fn judged_scan<D: Disk>(
             (Position::new(seq, offset), walk.chain, None)
         }
     };
-    let survey = survey::behind(&mut pieces, end, walk.log_id).await?;
+    let survey = match surveyed {
+        Some((place, log_id, survey)) if (place, log_id) == (end, walk.log_id) => survey,
+        _ => survey::behind(&mut pieces, end, walk.log_id).await?,
+    };
     let unwritten = match &stop {
         Some(stop) => survey::is_unwritten(&mut pieces, stop.extent.clone()).await?,
         None => false,
@@ -209,6 +215,32 @@ async fn judged_scan<D: Disk>(
         stop,
         read_direct,
     })
+}
+
+/// The newest segment, looked at while the sealed ones are.
+struct Ahead {
+    /// Walked through from unknown.
+    digest: Digest,
+    /// What lies behind this place, in the log of this id, if that is where the records end.
+    surveyed: Option<(Position, Option<LogId>, Survey)>,
+}
+
+impl Ahead {
+    async fn of<D: Disk>(disk: &D, newest: &SegmentFile) -> Result<Ahead> {
+        let walk = Walk::from_unknown(Heeds::All);
+        let digest = sealed::walk(disk, newest, NEWEST, walk, 0).await?;
+        let surveyed = match digest.end {
+            Ok(SegmentEnd::End { offset }) => {
+                let (file, _) = open_newest(disk, &newest.path).await?;
+                let mut pieces = Pieces::new(&file, &newest.path)?;
+                let (place, log_id) = (Position::new(newest.name.seq, offset), digest.walk.log_id);
+                let survey = survey::behind(&mut pieces, place, log_id).await?;
+                Some((place, log_id, survey))
+            }
+            _ => None,
+        };
+        Ok(Ahead { digest, surveyed })
+    }
 }
 
 /// Waits for two at the same time.

@@ -17,7 +17,7 @@ use crate::inbox::Inbox;
 use crate::io::{self, Backend, Disk, DiskFile, OnDisk};
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::read::serve::{self, ReadRequest};
+use crate::read::serve::{self, OpenFiles, ReadRequest};
 use crate::recovery::follow;
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
@@ -252,12 +252,14 @@ impl OnDisk for Job {
         shared.watermark.get_or_init(|| watermark.clone());
         let direct = method.is_none_or(|method| method.direct);
         let (reads, metrics) = (Arc::clone(&shared.reads), Arc::clone(&shared.metrics));
-        disk.spawn(serve::serve(disk.clone(), reads, metrics, direct));
+        let open = Rc::new(OpenFiles::default());
+        disk.spawn(serve::serve(disk.clone(), reads, metrics, direct, Rc::clone(&open)));
         disk.spawn(verify::serve(disk.clone(), Arc::clone(&shared.verifications)));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
         let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
         match work {
             Work::Commits(committer) => {
+                committer.retire.tell(move |path| open.forget(path));
                 disk.spawn(Rc::clone(&committer.retire).run());
                 committer.run().await;
             }
