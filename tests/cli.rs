@@ -701,3 +701,44 @@ fn hostile_bytes_panic_no_command() {
         }
     }
 }
+
+#[test]
+fn what_is_released_is_gone_and_the_rest_is_there() {
+    let place = Place::new();
+    place.append(SMALL, &numbers(9000));
+    let before = place.segments().len();
+    let said = expect(place.run("release", &["8000"], b""), 0);
+    assert!(text(&said.stdout).starts_with("the first index is 8001; removed "), "{said:?}");
+    let left = place.segments();
+    assert!(left.len() < before / 2, "{left:?}");
+    let lines = expect(place.run("cat", &[], b""), 0);
+    let all = numbers(9000);
+    let expected = all.split_inclusive(|&byte| byte == b'\n').skip(8000).collect::<Vec<_>>();
+    assert_eq!(lines.stdout, expected.concat());
+    expect(place.run("verify", &[], b""), 0);
+    let stat = json(&expect(place.run("stat", &["--json"], b""), 0).stdout);
+    assert_eq!((&stat["first_index"], &stat["last_index"]), (&8001.into(), &9000.into()));
+    let marks = place.dump(&[]);
+    assert!(marks.iter().any(|line| line["mark"] == "release"), "no release");
+
+    expect_error(place.run("release", &["9001"], b""), 1, &["9001", "the last is 9000"]);
+    expect_error(place.run("release", &["7000"], b""), 1, &["7000", "the first is 8001"]);
+    let said = json(&expect(place.run("release", &["9000", "--json"], b""), 0).stdout);
+    assert_eq!((&said["first_index"], place.segments().len()), (&9001.into(), 1), "{said}");
+    assert!(said["bytes_freed"].as_u64().is_some() && said["segments_removed"].is_u64(), "{said}");
+    place.append(SMALL, b"after\n");
+    assert_eq!(expect(place.run("cat", &[], b""), 0).stdout, b"after\n");
+}
+
+#[test]
+fn a_log_of_limited_size_forgets_by_itself() {
+    let place = Place::new();
+    place.append(&[SMALL, &["--retain-segments", "3"]].concat(), &numbers(9000));
+    assert!(place.segments().len() <= 4, "{:?}", place.segments());
+    let other = Place::new();
+    let full = ["--log-bytes-max", "128Ki", "--when-full", "fail"];
+    let refused = other.run("append", &[SMALL, &full].concat(), &numbers(90_000));
+    expect_error(refused, 1, &["as many segments as it may have", "release entries"]);
+    let kept = Place::new();
+    kept.append(&[SMALL, &full, &["--retain-segments", "3"]].concat(), &numbers(9000));
+}

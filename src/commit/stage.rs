@@ -161,15 +161,16 @@ impl<D: Disk> Committer<D> {
     pub(super) async fn make_space(&mut self, records: u64) -> Result<()> {
         assert!(self.flights.is_empty(), "a segment is left when all of it is durable");
         let outcome = match self.wants_cut(records) {
-            true => match self.pipeline.take().await {
+            true => match self.next_segment().await {
                 // From here on a failure is no longer one of space alone.
                 Ok(prepared) => return self.cut(prepared).await,
                 Err(error) if error.kind() == ErrorKind::Full => {
-                    if self.limits.when_full == WhenFull::Wait && !self.queue.waiting().closing {
-                        self.waits_for_room = true;
-                        return Ok(());
+                    match self.limits.when_full {
+                        WhenFull::Wait if !self.queue.waiting().closing => {
+                            self.waits_for_room = true;
+                        }
+                        _ => self.refuse(&error),
                     }
-                    self.refuse(&error);
                     return Ok(());
                 }
                 Err(error) => Err(error),
@@ -180,6 +181,20 @@ impl<D: Disk> Committer<D> {
             Err(error) if error.is_no_space() => {
                 self.refuse(&error);
                 Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn next_segment(&mut self) -> Result<Prepared<D::File>> {
+        match self.pipeline.take().await {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                // What was released may be on its way out.
+                self.retire.finish().await;
+                match self.spares.has_some() {
+                    true => self.pipeline.take().await,
+                    false => Err(error),
+                }
             }
             outcome => outcome,
         }
