@@ -7,6 +7,7 @@
 
 mod append;
 mod args;
+mod backup;
 mod cat;
 mod disk;
 mod dump;
@@ -52,6 +53,8 @@ enum Command {
     Dump(dump::Dump),
     Verify(verify::Verify),
     Stat(stat::Stat),
+    #[command(name = "backup")]
+    BackUp(backup::BackUp),
 }
 
 /// Runs the command that the arguments of this process name, and gives its exit code.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Dump(dump) => dump.run(),
         Command::Verify(verify) => verify.run(),
         Command::Stat(stat) => stat.run(),
+        Command::BackUp(backup) => backup.run(),
     };
     outcome.unwrap_or_else(|error| exit::report(&error)).into()
 }
