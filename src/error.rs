@@ -45,6 +45,11 @@ pub enum ErrorKind {
     /// What a [`Reader`](crate::Reader) has read of a log that another process writes is not there any more: another log,
     /// or a copy, was put in its place, or somebody cut it. Open it again.
     Replaced,
+    /// There is something that is no backup of this log: other files, or another log.
+    NotABackup,
+    /// A backup of this log that holds what the log does not: it was opened for writing since, or the log was restored from
+    /// an older one.
+    Diverged,
     /// A value passed by the caller is not acceptable; nothing was done.
     InvalidInput,
     /// The record is larger than the limit in the options.

@@ -33,6 +33,7 @@ compile_error!(
     "seawal runs on Linux only: it needs open-file-description locks, fallocate and (optionally) io_uring"
 );
 
+mod backup;
 mod blocking;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
@@ -67,6 +68,7 @@ mod watermark;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use backup::{Backup, CopyBy};
 pub use blocking::Blocking;
 pub use commit::committer::WhenFull;
 #[cfg(feature = "experimental")]

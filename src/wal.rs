@@ -1,5 +1,6 @@
 //! [`Wal`]: create, open, append, read, close. Thin methods over the rooms below.
 
+mod backup;
 mod engine;
 mod reader;
 mod reads;

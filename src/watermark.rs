@@ -207,6 +207,16 @@ impl Watermark {
         self.lock().retained.segments().to_vec()
     }
 
+    /// Keeps all segments there are, and says which, oldest first; and up to where the log is durable at this moment, in
+    /// the newest of them, and the last entry before that.
+    pub(crate) fn pin_durable(&self) -> (Pin, Vec<Segment>, Position, u64) {
+        let mut state = self.lock();
+        let pin = Pin { watermark: self.clone(), place: state.retained.pin() };
+        let Level { position, live } = &state.durable;
+        let last = live.next() - 1;
+        (pin, state.retained.segments().to_vec(), *position, last)
+    }
+
     /// Keeps all segments there are; see [`Pin`].
     pub(crate) fn pin(&self) -> Pin {
         Pin { watermark: self.clone(), place: self.lock().retained.pin() }

@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "recovery",
         &["blocking", "segment", "format", "io", "watermark", "live", "index", "retained", "inbox"],
     ),
+    ("backup", &["inbox", "io", "format", "recovery", "segment", "watermark"]),
     (
         "read",
         &["blocking", "recovery", "format", "io", "watermark", "live", "index", "inbox", "metrics"],
@@ -51,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "wal",
         &[
+            "backup",
             "commit",
             "recovery",
             "read",
@@ -68,7 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("testing", &["wal", "options", "io"]),
-    ("cli", &["wal", "recovery", "format", "io", "segment", "options", "live"]),
+    ("cli", &["backup", "wal", "recovery", "format", "io", "segment", "options", "live"]),
 ];
 
 /// Lines of production code in a file.

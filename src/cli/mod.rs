@@ -7,6 +7,7 @@
 
 mod append;
 mod args;
+mod backup;
 mod cat;
 mod disk;
 mod dump;
@@ -54,6 +55,8 @@ enum Command {
     Verify(verify::Verify),
     Stat(stat::Stat),
     Release(release::Release),
+    #[command(name = "backup")]
+    BackUp(backup::BackUp),
 }
 
 /// Runs the command that the arguments of this process name, and gives its exit code.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Verify(verify) => verify.run(),
         Command::Stat(stat) => stat.run(),
         Command::Release(release) => release.run(),
+        Command::BackUp(backup) => backup.run(),
     };
     outcome.unwrap_or_else(|error| exit::report(&error)).into()
 }

@@ -101,10 +101,12 @@ impl<D: Disk> Retire<D> {
     /// Takes its name from a segment that can be used again, if nobody else has another name for it.
     async fn rename(&self, path: &Path, spare: &Path) -> io::Result<bool> {
         let file = self.disk.open(path, Access::Read, Lane::Background).await?;
-        if file.links()? > 1 {
-            return Ok(false);
-        }
         self.disk.rename(path, spare).await?;
-        Ok(true)
+        // Asked when its old name is gone: by that it can get no more.
+        if file.links()? == 1 {
+            return Ok(true);
+        }
+        self.disk.remove_file(spare).await?;
+        Ok(false)
     }
 }

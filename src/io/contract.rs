@@ -76,6 +76,11 @@ contract!(
     names_lead_to_their_files,
     directories_are_made_once,
     directories_sync,
+    links_are_names_of_the_same_file,
+    directories_lie_within_others,
+    copies_are_files_of_their_own,
+    copies_past_the_cache_end_where_they_should,
+    reflinks_are_copies_or_unsupported,
     locks_exclude,
     locks_outlast_the_file_until_its_operation_ends,
     direct_reads,
@@ -398,6 +403,90 @@ async fn directories_sync<D: Disk>(disk: D, dir: &Path) {
     assert_eq!(kind(result), ErrorKind::NotFound);
     let result = disk.sync_dir(&dir.join("a")).await;
     assert_eq!(kind(result), ErrorKind::NotADirectory);
+}
+
+async fn links_are_names_of_the_same_file<D: Disk>(disk: D, dir: &Path) {
+    let (from, to) = (dir.join("a"), dir.join("b"));
+    let file = create(&disk, &from).await;
+    write(&disk, &file, 0, b"before").await;
+    disk.hard_link(&from, &to).await.expect("linked");
+    assert!(file.is_at(&to).expect("asked"));
+    write(&disk, &file, 0, b"behind").await;
+    disk.remove_file(&from).await.expect("removed");
+    let other = disk.open(&to, Access::Read, Lane::Commit).await.expect("still there");
+    assert_eq!(read(&other, 0, 100).await, b"behind");
+
+    assert_eq!(kind(disk.hard_link(&from, &dir.join("c")).await), ErrorKind::NotFound);
+    create(&disk, &from).await;
+    assert_eq!(kind(disk.hard_link(&to, &from).await), ErrorKind::AlreadyExists);
+    let nowhere = dir.join("nowhere/c");
+    assert_eq!(kind(disk.hard_link(&to, &nowhere).await), ErrorKind::NotFound);
+}
+
+async fn directories_lie_within_others<D: Disk>(disk: D, dir: &Path) {
+    let (a, b) = (dir.join("a"), dir.join("a/b"));
+    for path in [&a, &b, &dir.join("c")] {
+        disk.create_dir(path).await.expect("created");
+    }
+    let within = |path: &Path, dir: &Path| disk.is_within(path, dir).expect("asked");
+    assert!(within(&a, &a) && within(&b, &a) && within(&b, dir));
+    assert!(within(&dir.join("./a/."), &a));
+    assert!(!within(&a, &b) && !within(&a, &dir.join("c")) && !within(dir, &a));
+    assert_eq!(kind(disk.is_within(&dir.join("d"), &a)), ErrorKind::NotFound);
+    assert_eq!(kind(disk.is_within(&a, &dir.join("d"))), ErrorKind::NotFound);
+}
+
+/// A file of so many bytes, no two blocks of which are alike.
+async fn make<D: Disk>(disk: &D, path: &Path, bytes: usize) -> (D::File, Vec<u8>) {
+    let file = create(disk, path).await;
+    let bytes: Vec<u8> = (0..bytes).map(|at| (at / 7 + at / BLOCK_BYTES) as u8).collect();
+    for (at, piece) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        write(disk, &file, (at * BLOCK_BYTES) as u64, piece).await;
+    }
+    (file, bytes)
+}
+
+async fn copies_are_files_of_their_own<D: Disk>(disk: D, dir: &Path) {
+    let (from, bytes) = make(&disk, &dir.join("a"), 5 * BLOCK_BYTES + 100).await;
+    for (number, len) in
+        [0, 1, BLOCK, 2 * BLOCK + 5, 5 * BLOCK + 100, u64::MAX].into_iter().enumerate()
+    {
+        let to = create(&disk, &dir.join(format!("{number}"))).await;
+        let expected = &bytes[..bytes.len().min(usize::try_from(len).unwrap_or(usize::MAX))];
+        let copied = to.copy_from(&from, len).await.expect("copied");
+        assert_eq!(copied, expected.len() as u64);
+        assert_eq!(to.len().expect("asked"), copied);
+        assert_eq!(read(&to, 0, bytes.len()).await, expected);
+    }
+    let read_only = disk.open(&dir.join("0"), Access::Read, Lane::Commit).await.expect("opened");
+    assert!(read_only.copy_from(&from, 1).await.is_err());
+}
+
+/// What is read past the cache comes in whole blocks, and goes no further than asked for.
+async fn copies_past_the_cache_end_where_they_should<D: Disk>(disk: D, dir: &Path) {
+    let bytes = make(&disk, &dir.join("a"), 3 * BLOCK_BYTES + 100).await.1;
+    let (from, _) = disk.open_past_cache(&dir.join("a"), Lane::Background).await.expect("opened");
+    for (name, len) in [("b", BLOCK + 5), ("c", u64::MAX)] {
+        let to = create(&disk, &dir.join(name)).await;
+        let copied = to.copy_from(&from, len).await.expect("copied");
+        assert_eq!(copied, len.min(bytes.len() as u64));
+        assert_eq!(read(&to, 0, bytes.len()).await, &bytes[..copied as usize]);
+    }
+}
+
+async fn reflinks_are_copies_or_unsupported<D: Disk>(disk: D, dir: &Path) {
+    let (from, bytes) = make(&disk, &dir.join("a"), 2 * BLOCK_BYTES + 100).await;
+    let to = create(&disk, &dir.join("b")).await;
+    match to.reflink_from(&from).await {
+        Ok(()) => {
+            write(&disk, &from, 0, b"other").await;
+            assert_eq!(read(&to, 0, 3 * BLOCK_BYTES).await, bytes);
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert_eq!(to.len().expect("asked"), 0);
+        }
+    }
 }
 
 async fn locks_exclude<D: Disk>(disk: D, dir: &Path) {

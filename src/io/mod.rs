@@ -160,6 +160,10 @@ pub(crate) trait Disk: Clone + 'static {
     fn remove_file(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// The length of a file in bytes, and for how long it was not written to.
     fn length_and_age(&self, path: &Path) -> io::Result<(u64, Duration)>;
+    /// Gives a file a second name, on the same file system; `AlreadyExists` if there is anything of that name.
+    fn hard_link(&self, from: &Path, to: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Whether the directory `path` is `dir` or lies in it, however the two are spelled.
+    fn is_within(&self, path: &Path, dir: &Path) -> io::Result<bool>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>>;
 
@@ -233,6 +237,15 @@ pub(crate) trait DiskFile: 'static {
     ) -> impl Future<Output = (io::Result<usize>, Self::Buf)> {
         self.write_at(buf, len, offset, Persist::Now)
     }
+    /// Copies the first `len` bytes of `source` to the same place here, in large pieces and off this thread; says how many,
+    /// which is fewer only where `source` ends. For a file that nothing else is written to meanwhile. Long copies are made
+    /// durable bit by bit, so that no commit waits for all of it; the rest is with [`sync_data`](Self::sync_data). If the
+    /// future is dropped, it ends at the next piece.
+    fn copy_from(&self, source: &Self, len: u64) -> impl Future<Output = io::Result<u64>>;
+    /// Makes this empty file a copy of `source` that shares all its blocks, until one of the two is written to (`FICLONE`).
+    /// `Unsupported` where the file system cannot, or the two are on different ones; then nothing has changed. Not durable
+    /// before [`sync_data`](Self::sync_data).
+    fn reflink_from(&self, source: &Self) -> impl Future<Output = io::Result<()>>;
     /// Really writes zeros, so that the blocks are there and written and a later write changes no metadata; grows the
     /// file if need be. In pieces, one write of the disk in flight at a time, without a buffer of the pool; if the
     /// future is dropped, at most the piece under way still lands. Not durable before [`sync_data`](Self::sync_data).

@@ -14,7 +14,7 @@ use nix::libc;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::{ReadWriteFlags, pwritev2};
 
-use super::{Access, DirEntry, Persist, Zeroing};
+use super::{Access, AlignedBuf, BlockingFile, DirEntry, Persist, Zeroing};
 
 /// Mode of the files we create: the log may hold what nobody else should read.
 pub(super) const FILE_MODE: u32 = 0o600;
@@ -68,6 +68,82 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
 
 pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(DIR_MODE).create(dir)
+}
+
+/// Whether the directory `path` is `dir` or lies in it. Goes up by `..`, as the kernel understands it: links and spellings
+/// do not matter.
+pub(super) fn is_within(path: &Path, dir: &Path) -> io::Result<bool> {
+    let identity = |path: &Path| -> io::Result<_> {
+        let found = rustix::fs::stat(path)?;
+        Ok((found.st_dev, found.st_ino))
+    };
+    let dir = identity(dir)?;
+    let (mut at, mut here) = (path.to_owned(), identity(path)?);
+    loop {
+        if here == dir {
+            return Ok(true);
+        }
+        at.push("..");
+        let above = identity(&at)?;
+        if above == here {
+            return Ok(false);
+        }
+        here = above;
+    }
+}
+
+/// Copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+
+/// What may wait to be written: a commit that has to write the file system's journal waits for it.
+const COPY_SYNC_BYTES: u64 = 8 << 20;
+
+/// Copies the first `len` bytes of a file to the same place in another; says how many it had.
+pub(super) fn copy(from: &dyn BlockingFile, to: &File, len: u64) -> io::Result<u64> {
+    from.will_read_on();
+    let mut buf = AlignedBuf::with_len(COPY_BYTES);
+    let (mut offset, mut synced) = (0, 0);
+    while offset < len {
+        // Whole pieces are read, for files that are read past the page cache.
+        let read = from.read_at(offset, &mut buf)?;
+        let wanted = (read as u64).min(len - offset) as usize;
+        let mut done = 0;
+        while done < wanted {
+            let place = offset + done as u64;
+            match write(to, &buf[done..wanted], place, Persist::Later, false)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => done += count,
+            }
+        }
+        offset += wanted as u64;
+        if read < buf.len() {
+            break;
+        }
+        if offset - synced >= COPY_SYNC_BYTES {
+            to.sync_data()?;
+            synced = offset;
+        }
+    }
+    Ok(offset)
+}
+
+/// Makes a file share the blocks of another.
+pub(super) fn reflink(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    loop {
+        match rustix::fs::ioctl_ficlone(&to, &from).map_err(io::Error::from) {
+            Err(error) if is_interrupted(&error) => {}
+            Err(error) => {
+                const CANNOT: [Errno; 5] =
+                    [Errno::EOPNOTSUPP, Errno::EXDEV, Errno::EINVAL, Errno::ENOTTY, Errno::ENOSYS];
+                let errno = error.raw_os_error().map(Errno::from_raw);
+                return Err(match errno.is_some_and(|errno| CANNOT.contains(&errno)) {
+                    true => io::ErrorKind::Unsupported.into(),
+                    false => error,
+                });
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// Reserves space; grows the file only, where the file system has no `fallocate`.

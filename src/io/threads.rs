@@ -6,9 +6,9 @@
 //! |---|---|
 //! | file operations, `open`: [`Lane::Commit`] | at once, on the calling thread: no hop, lowest latency |
 //! | file operations, `open`: [`Lane::Background`] | on the helper thread `seawal-io`, in order of arrival |
-//! | [`DiskFile::offload`] | on threads of its own ([`offload`]) |
+//! | [`DiskFile::offload`], `copy_from`, `reflink_from` | on threads of its own ([`offload`]) |
 //! | `remove_file` | on the helper thread: freeing a large file's extents takes long, and nobody waits for it |
-//! | `rename`, `sync_dir`, `create_dir`, `list` | at once, on the calling thread |
+//! | `rename`, `hard_link`, `sync_dir`, `create_dir`, `list` | at once, on the calling thread |
 //!
 //! Rotation renames and syncs the directory between two commits, so these must not queue behind a background
 //! `fallocate` of a whole segment; that the background also uses them costs a commit at most one journal commit.
@@ -213,6 +213,14 @@ impl Disk for ThreadsDisk {
         self.shared.helper.run(remove).await?
     }
 
+    async fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn is_within(&self, path: &Path, dir: &Path) -> io::Result<bool> {
+        plain::is_within(path, dir)
+    }
+
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         plain::open_dir(dir)?.sync_all()
     }
@@ -312,6 +320,16 @@ impl DiskFile for ThreadsFile {
             // caller is owed one: contents are arbitrary, so any will do.
             Err(error) => (Err(error), self.disk.pool.take().await),
         }
+    }
+
+    async fn copy_from(&self, source: &Self, len: u64) -> io::Result<u64> {
+        let to = Arc::clone(&self.file);
+        source.offload(move |from| plain::copy(from, &to, len)).await?
+    }
+
+    async fn reflink_from(&self, source: &Self) -> io::Result<()> {
+        let (from, to) = (Arc::clone(&source.file), Arc::clone(&self.file));
+        source.offload(move |_| plain::reflink(&*from, &*to)).await?
     }
 
     async fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -19,7 +19,7 @@ pub(crate) mod frames;
 pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod scan;
-mod sealed;
+pub(crate) mod sealed;
 mod survey;
 pub(crate) mod verdict;
 pub(crate) mod verify;

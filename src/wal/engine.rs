@@ -6,6 +6,7 @@
 
 use super::report::Recovery;
 use super::thread::SubmissionThread;
+use crate::backup::{self, BackupRequest};
 use crate::commit::committer::{Committer, Limits};
 use crate::commit::flight::Flights;
 use crate::commit::queue::{Order, Queue};
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub queue: Arc<Queue>,
     pub reads: Arc<Inbox<ReadRequest>>,
     pub verifications: Arc<Inbox<VerifyRequest>>,
+    pub backups: Arc<Inbox<BackupRequest>>,
     pub dir: PathBuf,
     pub metrics: Arc<Metrics>,
     watermark: OnceLock<Watermark>,
@@ -81,6 +83,8 @@ impl Shared {
         reads.into_iter().for_each(|read| unharmed(|| drop(read)));
         let verifications = self.verifications.desert(error.clone());
         verifications.into_iter().for_each(|request| unharmed(|| drop(request)));
+        let backups = self.backups.desert(error.clone());
+        backups.into_iter().for_each(|request| unharmed(|| drop(request)));
         if let Some(watermark) = self.watermark.get() {
             watermark.end(error);
         }
@@ -129,6 +133,7 @@ pub(crate) fn job(
         queue: Arc::new(Queue::new(options.queue_limits())),
         reads: Arc::new(Inbox::new()),
         verifications: Arc::new(Inbox::new()),
+        backups: Arc::new(Inbox::new()),
         dir: dir.to_owned(),
         metrics: Arc::default(),
         watermark: OnceLock::new(),
@@ -255,6 +260,7 @@ impl OnDisk for Job {
         let open = Rc::new(OpenFiles::default());
         disk.spawn(serve::serve(disk.clone(), reads, metrics, direct, Rc::clone(&open)));
         disk.spawn(verify::serve(disk.clone(), Arc::clone(&shared.verifications)));
+        disk.spawn(backup::serve(disk.clone(), Arc::clone(&shared.backups)));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
         let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
         match work {

@@ -2,6 +2,7 @@
 //!
 //! Each test here goes red when the line that keeps its promise is taken out; `docs/testing.md` says which is which.
 
+mod backup;
 mod dying;
 mod follow;
 mod levels;

@@ -20,6 +20,9 @@ use crate::io::{
     Persist, Zeroing,
 };
 
+/// Copied at a time: little, so that a crash meets a copy in parts.
+const COPY_BYTES: usize = 8 << 10;
+
 /// The disk of one life of the simulated process: after a kill or a power loss its operations fail.
 #[derive(Clone)]
 pub(crate) struct SimDisk {
@@ -84,6 +87,17 @@ impl Disk for SimDisk {
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         let remove = |model: &mut Model| model.remove(path);
         self.process.at_once(OpKind::Remove, path, String::new(), remove, |()| ()).await
+    }
+
+    async fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let detail = format!("to={}", to.display());
+        let link = |model: &mut Model| model.hard_link(from, to);
+        self.process.at_once(OpKind::Link, from, detail, link, |()| ()).await
+    }
+
+    fn is_within(&self, path: &Path, dir: &Path) -> io::Result<bool> {
+        self.process.check_alive()?;
+        self.process.shared.model.borrow().is_within(path, dir)
     }
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -250,6 +264,38 @@ impl DiskFile for SimFile {
         persist: Persist,
     ) -> (io::Result<usize>, Self::Buf) {
         self.write(OpKind::Write, buf, len, offset, persist).await
+    }
+
+    async fn copy_from(&self, source: &Self, len: u64) -> io::Result<u64> {
+        let pool = Pool::new([AlignedBuf::with_len(COPY_BYTES)]);
+        let mut offset = 0;
+        while offset < len {
+            let read = source.read_at(offset, COPY_BYTES).await?;
+            let wanted = (read.len() as u64).min(len - offset) as usize;
+            let mut done = 0;
+            while done < wanted {
+                let mut buf = pool.take().await;
+                let bytes = &read[done..wanted];
+                buf[..bytes.len()].copy_from_slice(bytes);
+                let place = offset + done as u64;
+                let write = self.write(OpKind::Write, buf, bytes.len(), place, Persist::Later);
+                match write.await.0? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    count => done += count,
+                }
+            }
+            offset += wanted as u64;
+            if read.len() < COPY_BYTES {
+                break;
+            }
+        }
+        Ok(offset)
+    }
+
+    async fn reflink_from(&self, source: &Self) -> io::Result<()> {
+        let (from, to) = (source.description, self.description);
+        let reflink = |model: &mut Model| model.reflink(from, to);
+        self.at_once(OpKind::Reflink, String::new(), reflink).await
     }
 
     async fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -32,6 +32,10 @@ pub enum OpKind {
     Truncate,
     /// Of a file.
     Rename,
+    /// A second name for a file.
+    Link,
+    /// A copy of a file that shares its blocks.
+    Reflink,
     /// Of a file's name.
     Remove,
     /// Of one directory.
@@ -54,6 +58,8 @@ impl fmt::Display for OpKind {
             OpKind::Allocate => "allocate",
             OpKind::Truncate => "truncate",
             OpKind::Rename => "rename",
+            OpKind::Link => "link",
+            OpKind::Reflink => "reflink",
             OpKind::Remove => "remove",
             OpKind::CreateDir => "create_dir",
             OpKind::SyncDir => "sync_dir",

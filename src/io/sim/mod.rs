@@ -33,7 +33,7 @@
 //!   directory.
 //! - **Space** is counted from a file's start to the end of what was written or allocated; there are no holes.
 //!
-//! Not modelled: modes, links, `..`, the order that a journaling file system keeps between directories (there is none
+//! Not modelled: modes, symbolic links, `..`, the order that a journaling file system keeps between directories (there is none
 //! here, which is nastier), written and unwritten extents, a page cache that forgets by itself.
 
 mod disk;
@@ -350,6 +350,11 @@ impl Sim {
     /// Whether the device can zero ranges by itself; at first it cannot.
     pub fn set_zeroes_ranges(&self, zeroes_ranges: bool) {
         self.shared().model.borrow_mut().set_zeroes_ranges(zeroes_ranges);
+    }
+
+    /// Whether files can share blocks, as on btrfs and xfs; at first they cannot. Here a shared block takes no space.
+    pub fn set_reflinks(&self, reflinks: bool) {
+        self.shared().model.borrow_mut().set_reflinks(reflinks);
     }
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Model {
     geometry: Geometry,
     /// Whether `zero_range` is there.
     zeroes_ranges: bool,
+    /// Whether files can share blocks.
+    reflinks: bool,
     /// Counts the deaths of the process: handles of an earlier life are dead.
     life: u64,
     rng: Rng,
@@ -96,6 +98,7 @@ impl Model {
                 copy_on_write: false,
             },
             zeroes_ranges: false,
+            reflinks: false,
             life: 0,
             rng: Rng::new(seed),
             failing: None,
@@ -131,6 +134,10 @@ impl Model {
 
     pub(super) fn set_zeroes_ranges(&mut self, zeroes_ranges: bool) {
         self.zeroes_ranges = zeroes_ranges;
+    }
+
+    pub(super) fn set_reflinks(&mut self, reflinks: bool) {
+        self.reflinks = reflinks;
     }
 
     pub(super) fn set_free_bytes(&mut self, free: Option<u64>) {
@@ -283,6 +290,41 @@ impl Model {
         Ok(())
     }
 
+    pub(super) fn hard_link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = self.node_of(from)?;
+        self.file(node)?;
+        let (dir, name) = self.place_of(to)?;
+        if self.dir(dir)?.get(&name).is_some() {
+            return Err(os_error(Errno::EEXIST));
+        }
+        self.check_writable()?;
+        self.change_dir(dir, DirEffect::Link(name, node));
+        Ok(())
+    }
+
+    pub(super) fn is_within(&self, path: &Path, dir: &Path) -> io::Result<bool> {
+        let dir = self.node_of(dir)?;
+        self.node_of(path)?;
+        for above in path.ancestors() {
+            if self.node_of(above)? == dir {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn reflink(&mut self, from: DescriptionId, to: DescriptionId) -> io::Result<()> {
+        let node = self.writable(to)?;
+        if !self.reflinks {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let bytes = self.file(self.descriptions[&from].node)?.cached().to_vec();
+        let number = self.next_change();
+        let write = Written { offset: 0, bytes: &bytes, direct: true, number };
+        self.file_mut(node).write(write);
+        Ok(())
+    }
+
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         let node = self.node_of(path)?;
         self.file(node)?;
@@ -407,14 +449,14 @@ impl Model {
         Ok(self.file(self.node_of(path)?)?.cached().len() as u64)
     }
 
-    /// How many names the file has: there are no hard links here.
+    /// How many names the file has.
     pub(super) fn links(&self, description: DescriptionId) -> u64 {
         let node = self.descriptions[&description].node;
-        let named = |dir: &Node| match dir {
-            Node::Dir(dir) => dir.names().values().any(|named| *named == node),
-            Node::File(_) => false,
+        let names = |dir: &Node| match dir {
+            Node::Dir(dir) => dir.names().values().filter(|named| **named == node).count(),
+            Node::File(_) => 0,
         };
-        u64::from(self.nodes.values().any(named))
+        self.nodes.values().map(names).sum::<usize>() as u64
     }
 
     pub(super) fn is_at(&self, description: DescriptionId, path: &Path) -> io::Result<bool> {

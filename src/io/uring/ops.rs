@@ -8,7 +8,7 @@
 //! | `read_at` | `READ` into memory of its own |
 //! | `sync_data`, `allocate`, `zero_range` | `FSYNC` with `DATASYNC`, `FALLOCATE`; the kernel runs them on its workers |
 //! | `open`, `rename`, `remove_file` | `OPENAT`, `RENAMEAT`, `UNLINKAT` |
-//! | `offload` | plain reads, on helper threads |
+//! | `offload`, `copy_from`, `reflink_from` | plain calls, on helper threads |
 //! | `sync_dir` | plain open (the directory is in the cache), then `FSYNC` |
 //! | `sleep` | `TIMEOUT` if short (`timer.rs`), else tokio's timer |
 //! | all others | plain calls: rare, short, or not in tokio-uring |
@@ -104,6 +104,14 @@ impl Disk for UringDisk {
         fs::remove_file(path).await
     }
 
+    async fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn is_within(&self, path: &Path, dir: &Path) -> io::Result<bool> {
+        plain::is_within(path, dir)
+    }
+
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::from_std(plain::open_dir(dir)?).sync_all().await
     }
@@ -156,6 +164,11 @@ impl UringFile {
         // the borrow of `self` rules out. No memory is involved and no future: callers use it for plain calls.
         unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) }
     }
+
+    /// Another descriptor of the same description, for a helper thread: it may outlast ours.
+    fn another(&self) -> io::Result<std::fs::File> {
+        Ok(std::fs::File::from(self.fd().try_clone_to_owned()?))
+    }
 }
 
 impl DiskFile for UringFile {
@@ -188,8 +201,7 @@ impl DiskFile for UringFile {
         &self,
         work: impl FnOnce(&dyn BlockingFile) -> T + Send + 'static,
     ) -> io::Result<T> {
-        // Another descriptor of the same description: the helper's may outlast ours.
-        let file = std::fs::File::from(self.fd().try_clone_to_owned()?);
+        let file = self.another()?;
         self.disk.helpers.run(std::sync::Arc::new(file), self.direct.get(), work).await
     }
 
@@ -218,6 +230,16 @@ impl DiskFile for UringFile {
         // the scheduler where all are busy and the kernel does not preempt.
         let written = plain::write(self.fd(), &buf[..len], offset, Persist::Now, self.direct.get());
         (written, buf)
+    }
+
+    async fn copy_from(&self, source: &Self, len: u64) -> io::Result<u64> {
+        let to = self.another()?;
+        source.offload(move |from| plain::copy(from, &to, len)).await?
+    }
+
+    async fn reflink_from(&self, source: &Self) -> io::Result<()> {
+        let (from, to) = (source.another()?, self.another()?);
+        source.offload(move |_| plain::reflink(from, to)).await?
     }
 
     async fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -158,12 +158,12 @@ fn crash_at_every_operation(crash: impl Fn(&Sim), name: &str) {
 
 #[test]
 fn power_loss_at_every_operation() {
-    crash_at_every_operation(|sim| drop(sim.power_loss(Crash::LoseUnsynced)), "all lost");
+    crash_at_every_operation(|sim| _ = sim.power_loss(Crash::LoseUnsynced), "all lost");
 }
 
 #[test]
 fn power_loss_in_part_at_every_operation() {
-    crash_at_every_operation(|sim| drop(sim.power_loss(Crash::Random)), "power lost");
+    crash_at_every_operation(|sim| _ = sim.power_loss(Crash::Random), "power lost");
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Model {
         model.read_only = self.read_only;
         model.geometry = self.geometry;
         model.zeroes_ranges = self.zeroes_ranges;
+        model.reflinks = self.reflinks;
         model
     }
 
