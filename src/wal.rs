@@ -1,6 +1,7 @@
 //! [`Wal`]: create, open, append, read, close. Thin methods over the rooms below.
 
 mod backup;
+mod create;
 mod engine;
 mod reader;
 mod reads;

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::Mutex;
 
+type Tell = Box<dyn Fn(&Path)>;
+
 /// One at a time, in the background or when the log is closed.
 pub(crate) struct Retire<D> {
     disk: D,
@@ -23,7 +25,7 @@ pub(crate) struct Retire<D> {
     spares: Rc<Spares>,
     at_work: Mutex<()>,
     /// Is told of each file that is not part of the log any more.
-    tell: OnceCell<Box<dyn Fn(&Path)>>,
+    tell: OnceCell<Tell>,
 }
 
 impl<D: Disk> Retire<D> {

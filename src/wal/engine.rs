@@ -4,6 +4,7 @@
 //! the simulated one. However it ends, by closing, by a failure or by a panic, its own or that of the runtime below it,
 //! whoever waits for it is told ([`Shared::finish`]): nobody hangs.
 
+use super::create::{create, create_if_missing, new_id};
 use super::report::Recovery;
 use super::thread::SubmissionThread;
 use crate::backup::{self, BackupRequest};
@@ -13,7 +14,7 @@ use crate::commit::queue::{Order, Queue};
 use crate::commit::retire::Retire;
 use crate::commit::spin::Spin;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Chain, GroupEncoder, LogId, MarkKind, Place, Record};
+use crate::format::MarkKind;
 use crate::inbox::Inbox;
 use crate::io::{self, Backend, Disk, DiskFile, OnDisk};
 use crate::metrics::Metrics;
@@ -27,11 +28,10 @@ use crate::retained::Segment;
 use crate::segment::active::Active;
 use crate::segment::dir::{self, SegmentFile};
 use crate::segment::method::{Method, Prealloc};
-use crate::segment::name::{PREPARED, SegmentName};
-use crate::segment::pipeline::{self, LeftOver, Pipeline, Preparation};
+use crate::segment::pipeline::{self, Pipeline, Preparation};
 use crate::segment::spares::{self, Spares};
 use crate::tail::Tail;
-use crate::types::{Position, Seq, Snapshot};
+use crate::types::Snapshot;
 use crate::watermark::{self, Mover, Watermark, unharmed};
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -40,7 +40,6 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Zeros that opening writes behind the end of the log, at most: what comes after is cut to a segment that was
@@ -451,23 +450,6 @@ fn check_numbers(scan: &Scan) -> Result<()> {
     }
 }
 
-/// Creates the log unless there is one, or somebody creates one meanwhile.
-async fn create_if_missing<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<()> {
-    let deadline = disk.now().saturating_add(options.lock_wait);
-    loop {
-        if has_log(disk, dir).await? {
-            return Ok(());
-        }
-        match create(disk, dir, options).await {
-            Err(error) if error.kind() == ErrorKind::Exists => return Ok(()),
-            Err(error) if error.is_locked() && disk.now() < deadline => {
-                disk.sleep(Duration::from_millis(5)).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
 fn watermark_of<D: Disk>(
     disk: &D,
     scan: &Scan,
@@ -501,24 +483,6 @@ fn watermark_of<D: Disk>(
     }))
 }
 
-fn new_id<D: Disk>(disk: &D) -> Result<LogId> {
-    let id = disk.random_id();
-    id.map(LogId).map_err(|error| {
-        Error::new(ErrorKind::Io, "drawing a random id for the log failed").because(error)
-    })
-}
-
-/// Whether `dir` holds anything by the name of a segment, as etcd asks it.
-async fn has_log<D: Disk>(disk: &D, dir: &Path) -> Result<bool> {
-    match disk.list(dir).await {
-        Ok(entries) => {
-            Ok(entries.iter().any(|entry| entry.name.as_encoded_bytes().ends_with(b".wal")))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("listing the directory", dir, error)),
-    }
-}
-
 /// Reads the valid snapshot records of a log, on a thread of its own: the caller may be inside a runtime.
 pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Snapshot>> {
     struct Snapshots<'a>(&'a Path);
@@ -541,79 +505,4 @@ pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Snapshot>> {
         }
         Err(panic) => std::panic::resume_unwind(panic),
     }
-}
-
-/// Puts an empty log into `dir`. The log is there from the moment its first segment has its name, and it gets that
-/// name only when the segment, and the directory's own name, are durable.
-async fn create<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<()> {
-    let exists = || {
-        Error::new(ErrorKind::Exists, "there is a log already")
-            .at_path(dir)
-            .next("open it, or choose another directory")
-    };
-    if has_log(disk, dir).await? {
-        return Err(exists());
-    }
-    match disk.create_dir(dir).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::new(ErrorKind::NotFound, "the directory above it does not exist")
-                .at_path(dir)
-                .next("create that first"));
-        }
-        Err(error) => return Err(Error::io("creating the directory", dir, error)),
-    }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => dir,
-    };
-    disk.sync_dir(parent)
-        .await
-        .map_err(|error| Error::io("syncing the parent directory", parent, error))?;
-
-    let whose = LeftOver::MayBeAnothers;
-    let preparation =
-        Preparation { segment_bytes: options.segment_bytes, zero_fill: false, direct: false };
-    let prepared = pipeline::prepare(disk, dir, preparation, whose).await?;
-    // Whoever created the log since we looked has let go of the prepared name.
-    let outcome = match has_log(disk, dir).await {
-        Ok(true) => Err(exists()),
-        Ok(false) => write_first_segment(disk, dir, options, prepared).await,
-        Err(error) => Err(error),
-    };
-    // Where a log is, the name is its owner's to remove.
-    if outcome.as_ref().is_err_and(|error| error.kind() != ErrorKind::Exists) {
-        let _ = disk.remove_file(&dir.join(PREPARED)).await;
-    }
-    outcome
-}
-
-async fn write_first_segment<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    options: &Options,
-    prepared: pipeline::Prepared<D::File>,
-) -> Result<()> {
-    let start = Position::new(Seq(0), 0);
-    let method = Method::buffered(options.packing, io::BLOCK_BYTES as u64);
-    let place = Place {
-        position: start,
-        chain: Chain::default(),
-        kind: MarkKind::Head,
-        log_id: new_id(disk)?,
-        epoch: 0,
-        group: 1,
-        first_index: 1,
-        durable: start,
-        boundary: method.boundary,
-    };
-    let records =
-        [Record::Metadata(options.metadata.clone()), Record::Snapshot(Snapshot::default())];
-    let mut encoder = GroupEncoder::new(&place, &records[..]);
-    let name = SegmentName { seq: start.seq, index: 0 };
-    let (bytes, fill) = (encoder.bytes(), |buffer: &mut [u8]| encoder.fill(&records[..], buffer));
-    // The name becomes durable with the directory sync of the opening that follows, before anyone is told.
-    Active::begin(disk, prepared, dir, name, method, bytes, fill).await.map(drop)
 }

@@ -12,6 +12,7 @@
 
 mod ending;
 mod flight;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -24,7 +25,7 @@ use nix::errno::Errno;
 pub(super) use self::flight::{Flight, FlightId, Outcome, Write, whole_pages};
 use super::node::{DirEffect, DirNode, FileNode, NodeId, Written};
 use super::rng::Rng;
-use crate::io::{Access, BLOCK_BYTES, DirEntry, Geometry, Zeroing};
+use crate::io::{Access, BLOCK_BYTES, Geometry, Zeroing};
 
 /// Files live in memory, so a length from a broken test or a hostile file must not eat it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -262,57 +263,6 @@ impl Model {
         Ok(node)
     }
 
-    pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
-        if names(path)?.is_empty() {
-            return Err(os_error(Errno::EEXIST));
-        }
-        self.create(path, Node::Dir(DirNode::default())).map(drop)
-    }
-
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from_dir, from_name) = self.place_of(from)?;
-        let (to_dir, to_name) = self.place_of(to)?;
-        let node = self.node_of(from)?;
-        self.file(node)?;
-        if let Some(replaced) = self.dir(to_dir)?.get(&to_name) {
-            self.file(replaced)?;
-            if replaced == node {
-                return Ok(());
-            }
-        }
-        self.check_writable()?;
-        if from_dir == to_dir {
-            self.change_dir(from_dir, DirEffect::Rename(from_name, to_name));
-        } else {
-            self.change_dir(to_dir, DirEffect::Link(to_name, node));
-            self.change_dir(from_dir, DirEffect::Unlink(from_name));
-        }
-        Ok(())
-    }
-
-    pub(super) fn hard_link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let node = self.node_of(from)?;
-        self.file(node)?;
-        let (dir, name) = self.place_of(to)?;
-        if self.dir(dir)?.get(&name).is_some() {
-            return Err(os_error(Errno::EEXIST));
-        }
-        self.check_writable()?;
-        self.change_dir(dir, DirEffect::Link(name, node));
-        Ok(())
-    }
-
-    pub(super) fn is_within(&self, path: &Path, dir: &Path) -> io::Result<bool> {
-        let dir = self.node_of(dir)?;
-        self.node_of(path)?;
-        for above in path.ancestors() {
-            if self.node_of(above)? == dir {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     pub(super) fn reflink(&mut self, from: DescriptionId, to: DescriptionId) -> io::Result<()> {
         let node = self.writable(to)?;
         if !self.reflinks {
@@ -323,24 +273,6 @@ impl Model {
         let write = Written { offset: 0, bytes: &bytes, direct: true, number };
         self.file_mut(node).write(write);
         Ok(())
-    }
-
-    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
-        let node = self.node_of(path)?;
-        self.file(node)?;
-        self.check_writable()?;
-        let (dir, name) = self.place_of(path)?;
-        self.change_dir(dir, DirEffect::Unlink(name));
-        Ok(())
-    }
-
-    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let dir = self.dir(self.node_of(path)?)?;
-        let entries = dir.names().iter().map(|(name, node)| DirEntry {
-            name: name.clone(),
-            is_file: matches!(self.nodes[node], Node::File(_)),
-        });
-        Ok(entries.collect())
     }
 
     pub(super) fn read(
@@ -442,29 +374,6 @@ impl Model {
     pub(super) fn len(&self, description: DescriptionId) -> io::Result<u64> {
         let file = self.file(self.descriptions[&description].node)?;
         Ok(file.cached().len() as u64)
-    }
-
-    /// The length of the file that `path` leads to.
-    pub(super) fn length(&self, path: &Path) -> io::Result<u64> {
-        Ok(self.file(self.node_of(path)?)?.cached().len() as u64)
-    }
-
-    /// How many names the file has.
-    pub(super) fn links(&self, description: DescriptionId) -> u64 {
-        let node = self.descriptions[&description].node;
-        let names = |dir: &Node| match dir {
-            Node::Dir(dir) => dir.names().values().filter(|named| **named == node).count(),
-            Node::File(_) => 0,
-        };
-        self.nodes.values().map(names).sum::<usize>() as u64
-    }
-
-    pub(super) fn is_at(&self, description: DescriptionId, path: &Path) -> io::Result<bool> {
-        match self.node_of(path) {
-            Ok(node) => Ok(node == self.descriptions[&description].node),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Refuses what direct I/O cannot write.
