@@ -1,5 +1,6 @@
 //! Goes forward through the log, in the order of the bytes.
 
+use super::entries::released;
 use super::files::Files;
 use super::serve::ReadRequest;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,6 +54,8 @@ pub(crate) enum Come {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     source: Source,
+    /// Entries before this one are not wanted.
+    from: u64,
     /// What comes before it was taken.
     at: Position,
     /// While reading from files.
@@ -71,7 +74,7 @@ impl Cursor {
                 (point.position, Some(Box::new(files)))
             }
         };
-        Cursor { source, at, files, ready: VecDeque::new() }
+        Cursor { source, from: index, at, files, ready: VecDeque::new() }
     }
 
     /// The next entry that was valid when it was taken.
@@ -91,11 +94,11 @@ impl Cursor {
         let Source { requests, watermark, durability } = &self.source;
         let limit = match watermark.after(*durability, self.at, ENTRIES_AT_ONCE_MAX) {
             Next::End(next) => return Poll::Ready(Ok(Some(next))),
-            Next::Entries(entries, end) => {
+            Next::Entries(entries, end, passed) => {
                 self.files = None;
                 self.ready.extend(entries);
                 self.at = end;
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(self.not_released(passed).map(|()| None));
             }
             Next::Files(limit) => limit,
         };
@@ -106,14 +109,33 @@ impl Cursor {
         let found = ready!(files.poll_entries(limit, ENTRIES_AT_ONCE_MAX, context))?;
         let from = self.at;
         self.at = from.max(files.at());
-        watermark.with_live(*durability, |live| {
+        let let_go = watermark.released().0;
+        let passed = watermark.with_live(*durability, |live| {
             // Reading began before the place, where a chain was known.
             let wanted = |(position, entry): &(Position, Entry)| {
                 *position >= from && live.is_live(entry.index, *position)
             };
+            let is_behind = |(position, entry): &&(Position, Entry)| {
+                *position >= from && entry.index <= live.base().min(let_go)
+            };
+            let passed = found.iter().filter(is_behind).map(|(_, entry)| entry.index).max();
             self.ready.extend(found.into_iter().filter(wanted).map(|(_, entry)| entry));
+            passed.unwrap_or(0)
         });
-        Poll::Ready(Ok(None))
+        Poll::Ready(self.not_released(passed).map(|()| None))
+    }
+
+    /// It came past the entry `index`, which was released: one that nobody wants here, unless it came back to it.
+    fn not_released(&self, index: u64) -> Result<()> {
+        match index >= self.from {
+            true => Err(released(index, self.source.first_and_next().0)),
+            false => Ok(()),
+        }
+    }
+
+    /// What it reads is not in the log any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.source.watermark.file_of(self.at.seq).is_none()
     }
 
     /// Waits until there is more than was taken.
