@@ -43,9 +43,17 @@ pub(crate) struct Retained {
     segments: Vec<Segment>,
     /// Entries up to this index are not wanted, and the term of that one.
     released: (u64, u64),
-    /// By their places: the first segment that is wanted.
-    pins: BTreeMap<u64, Seq>,
+    pins: BTreeMap<u64, Pin>,
     places: u64,
+}
+
+/// What somebody wants.
+#[derive(Clone, Copy, Debug)]
+struct Pin {
+    /// The first segment.
+    seq: Seq,
+    /// What was released when he came: entries behind that.
+    released: (u64, u64),
 }
 
 impl Retained {
@@ -91,18 +99,19 @@ impl Retained {
         self.segments.iter().rposition(|segment| segment.index <= index).unwrap_or(0)
     }
 
-    /// Whether somebody may still read entries that were released.
-    pub(crate) fn is_pinned(&self) -> bool {
-        let needed = self.segments.get(self.needed_from(self.released.0));
-        self.pins.values().any(|seq| needed.is_some_and(|needed| *seq <= needed.seq))
+    /// Entries up to this index, and the term of that one, nobody reads any more. Where the index went back, a pin on a late
+    /// segment may be on entries that were released.
+    pub(crate) fn unread(&self) -> (u64, u64) {
+        let pinned = self.pins.values().map(|pin| pin.released).min();
+        pinned.unwrap_or(self.released).min(self.released)
     }
 
     /// Takes out the segments that nobody wants, oldest first. The newest always stays.
     pub(crate) fn take_unwanted(&mut self) -> Vec<Segment> {
         let needed = self.needed_from(self.released.0);
-        let pinned = self.pins.values().min();
+        let pinned = self.pins.values().map(|pin| pin.seq).min();
         let unwanted = match pinned {
-            Some(pinned) => self.segments.partition_point(|segment| segment.seq < *pinned),
+            Some(pinned) => self.segments.partition_point(|segment| segment.seq < pinned),
             None => needed,
         };
         self.segments.drain(..unwanted.min(needed)).collect()
@@ -111,13 +120,14 @@ impl Retained {
     /// From now on all segments stay; gives the place of the pin.
     pub(crate) fn pin(&mut self) -> u64 {
         self.places += 1;
-        self.pins.insert(self.places, Seq(0));
+        self.pins.insert(self.places, Pin { seq: Seq(0), released: self.released });
         self.places
     }
 
     /// Those before `seq` are not wanted by this pin any more.
     pub(crate) fn move_pin(&mut self, place: u64, seq: Seq) {
-        self.pins.insert(place, seq);
+        let pin = self.pins.get_mut(&place).expect("it stays until it is taken out");
+        pin.seq = seq;
     }
 
     pub(crate) fn unpin(&mut self, place: u64) {
@@ -168,15 +178,15 @@ mod tests {
         let (one, other) = (retained.pin(), retained.pin());
         retained.move_pin(other, Seq(2));
         retained.release(25, 1);
-        assert!(retained.is_pinned());
+        assert_eq!(retained.unread(), (0, 0));
         assert_eq!(taken(&mut retained), [0; 0]);
         retained.move_pin(one, Seq(1));
         assert_eq!(taken(&mut retained), [0]);
         retained.unpin(one);
-        assert!(retained.is_pinned(), "also in the third are some that were released");
+        assert_eq!(retained.unread(), (0, 0), "also in the third are some that were released");
         assert_eq!(taken(&mut retained), [1]);
         retained.unpin(other);
-        assert!(!retained.is_pinned());
+        assert_eq!(retained.unread(), (25, 1));
         assert_eq!(taken(&mut retained), [0; 0]);
     }
 }

@@ -161,8 +161,8 @@ pub(crate) enum Before {
 /// Where reading goes on.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// With these entries, and then at this place.
-    Entries(Vec<Entry>, Position),
+    /// With these entries, and then at this place. The last index of those passed over that were released, or zero.
+    Entries(Vec<Entry>, Position, u64),
     /// In the files, up to this place.
     Files(Position),
     /// Nowhere: there are no more entries before this index.
@@ -264,8 +264,11 @@ impl Watermark {
             return Next::End(live.next());
         };
         let is_live = |(position, entry): &(Position, Entry)| live.is_live(entry.index, *position);
+        let released = found.entries().map(|(_, entry)| entry.index);
+        let base = live.base().min(state.retained.released().0);
+        let released = released.filter(|index| *index <= base).max().unwrap_or(0);
         let entries = found.entries().filter(is_live).map(|(_, entry)| entry).collect();
-        Next::Entries(entries, found.end())
+        Next::Entries(entries, found.end(), released)
     }
 
     /// Where the entry `index` should be.
@@ -475,8 +478,8 @@ impl Watermark {
     pub(crate) fn take_unwanted(&self) -> Vec<Segment> {
         let mut state = self.lock();
         let unwanted = state.retained.take_unwanted();
-        let (index, term) = state.retained.released();
-        if index > 0 && !state.retained.is_pinned() {
+        let (index, term) = state.retained.unread();
+        if index > 0 {
             state.durable.live.release(index, term);
             state.written.live.release(index, term);
         }

@@ -50,7 +50,12 @@ impl<'a> Content<'a> {
         self.check_indexes(order.live.next())?;
         match self {
             Content::Save(_, entries) => check_entries(entries, &order.live),
-            Content::Truncate { changes, .. } if *changes != order.changes => Err(changed()),
+            // Also if they were released meanwhile: what was released is not written again.
+            Content::Truncate { base, changes, .. }
+                if *changes != order.changes || base.index != order.live.base() =>
+            {
+                Err(changed())
+            }
             _ => Ok(()),
         }
     }

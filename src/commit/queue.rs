@@ -239,11 +239,17 @@ impl Queue {
     }
 
     /// Whether what is behind `index` can be taken back, and what is there: the index and term before the first entry, the
-    /// last index, and how often entries were replaced so far.
-    pub(crate) fn before_truncation(&self, index: u64) -> Result<((u64, u64), u64, u64)> {
+    /// last index, and how often entries were replaced so far. `None` while some are on their way that replace others: what
+    /// can be read is not what will be there.
+    #[allow(clippy::type_complexity)] // the fields are taken apart at once
+    pub(crate) fn before_truncation(&self, index: u64) -> Result<Option<((u64, u64), u64, u64)>> {
         let state = self.lock();
         if let Some(error) = &state.ended {
             return Err(error.clone());
+        }
+        let resolved_before = state.waiters.resolved_before();
+        if state.replacing.is_some_and(|(group, _)| group >= resolved_before) {
+            return Ok(None);
         }
         let Order { live, commit, changes, .. } = &state.order;
         match commit {
@@ -252,7 +258,7 @@ impl Queue {
                 Err(Error::new(ErrorKind::InvalidInput, what)
                     .next("nothing was taken back: committed entries never are"))
             }
-            _ => Ok((live.base_and_term(), live.next() - 1, *changes)),
+            _ => Ok(Some((live.base_and_term(), live.next() - 1, *changes))),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Goes forward through the log, in the order of the bytes.
 
+use super::entries::released;
 use super::files::Files;
 use super::piece::Piece;
 use super::serve::ReadRequest;
@@ -55,6 +56,8 @@ pub(crate) enum Come {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     source: Source,
+    /// Entries before this one are not wanted.
+    from: u64,
     /// What comes before it was taken.
     at: Position,
     /// While reading from files.
@@ -93,8 +96,9 @@ impl Ready {
         self.entries.next()
     }
 
-    /// Looks which of the next entries are valid, and passes over what is not.
-    fn look(&mut self, live: &Live) {
+    /// Looks which of the next entries are valid, and passes over what is not. Gives the last index up to `released` of those
+    /// passed over, or zero.
+    fn look(&mut self, live: &Live, released: u64) -> u64 {
         let entries = self.entries.as_slice();
         let offsets = &self.offsets[self.offsets.len() - entries.len()..];
         let entries = &entries[..entries.len().min(ENTRIES_AT_ONCE_MAX)];
@@ -104,14 +108,16 @@ impl Ready {
         // Mostly all of them are of one run. What lies between two of a run is of it too.
         if live.is_one_run(place(0), place(count - 1)) {
             self.valid = count;
-            return;
+            return 0;
         }
         let first = is_valid(0);
         let same = (1..count).take_while(|&at| is_valid(at) == first).count() + 1;
-        match first {
-            true => self.valid = same,
-            false => self.entries.by_ref().take(same).for_each(drop),
+        if first {
+            self.valid = same;
+            return 0;
         }
+        let passed = self.entries.by_ref().take(same).map(|entry| entry.index);
+        passed.filter(|index| *index <= live.base().min(released)).max().unwrap_or(0)
     }
 }
 
@@ -126,7 +132,7 @@ impl Cursor {
                 (point.position, Some(Box::new(files)))
             }
         };
-        Cursor { source, at, files, ready: Ready::default() }
+        Cursor { source, from: index, at, files, ready: Ready::default() }
     }
 
     /// The next entry that was valid when it was taken.
@@ -137,7 +143,12 @@ impl Cursor {
             }
             if self.ready.entries.len() > 0 {
                 let Source { watermark, durability, .. } = &self.source;
-                watermark.with_live(*durability, |live| self.ready.look(live));
+                let released = watermark.released().0;
+                let passed =
+                    watermark.with_live(*durability, |live| self.ready.look(live, released));
+                if let Err(error) = self.not_released(passed) {
+                    return Poll::Ready(Err(error));
+                }
             } else if let Some(next) = ready!(self.poll_more(context))? {
                 return Poll::Ready(Ok(Come::End(next)));
             }
@@ -149,11 +160,11 @@ impl Cursor {
         let Source { requests, watermark, durability } = &self.source;
         let limit = match watermark.after(*durability, self.at, ENTRIES_AT_ONCE_MAX) {
             Next::End(next) => return Poll::Ready(Ok(Some(next))),
-            Next::Entries(entries, end) => {
+            Next::Entries(entries, end, passed) => {
                 self.files = None;
                 self.ready = Ready::valid(entries);
                 self.at = end;
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(self.not_released(passed).map(|()| None));
             }
             Next::Files(limit) => limit,
         };
@@ -165,6 +176,19 @@ impl Cursor {
         self.ready = Ready::of(piece, self.at);
         self.at = self.at.max(files.at());
         Poll::Ready(Ok(None))
+    }
+
+    /// It came past the entry `index`, which was released: one that nobody wants here, unless it came back to it.
+    fn not_released(&self, index: u64) -> Result<()> {
+        match index >= self.from {
+            true => Err(released(index, self.source.first_and_next().0)),
+            false => Ok(()),
+        }
+    }
+
+    /// What it reads is not in the log any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.source.watermark.file_of(self.at.seq).is_none()
     }
 
     /// Waits until there is more than was taken.

@@ -3,7 +3,7 @@
 use super::cursor::{Come, Cursor, Source};
 use super::entries::{beyond, missing, released};
 use crate::blocking::Blocking;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::Entry;
 use crate::watermark::Waiting;
 use futures_core::Stream;
@@ -90,7 +90,15 @@ impl Tail {
             return Poll::Ready(Ok(None));
         };
         loop {
-            match ready!(cursor.poll_next(context))? {
+            let come = match ready!(cursor.poll_next(context)) {
+                // Nothing keeps its file for it: that is gone, or another segment by now.
+                Err(error) if error.kind() == ErrorKind::Released || cursor.is_gone() => {
+                    let first = cursor.source().first_and_next().0;
+                    return Poll::Ready(Err(released(self.next.min(first - 1), first)));
+                }
+                come => come?,
+            };
+            match come {
                 Come::Entry(entry) if entry.index < self.from => {}
                 Come::Entry(entry) if entry.index <= self.next => {
                     self.next = entry.index + 1;

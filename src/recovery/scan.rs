@@ -99,7 +99,12 @@ async fn judged_scan<D: Disk>(
             // Segments are gone: a release says up to where. Of those before that a crash may have brought back some.
             Err(error) => match latest_release(disk, segments).await? {
                 Some((index, term)) => {
-                    (dir::select(segments, index)?, Replay::from_snapshot(index, term))
+                    let selected = match dir::select(segments, index) {
+                        // A later release is not there to be read: what is damaged is found on the way.
+                        Err(error) if error.kind() == ErrorKind::Released => segments,
+                        selected => selected?,
+                    };
+                    (selected, Replay::from_snapshot(index, term))
                 }
                 None => return Err(error),
             },

@@ -85,7 +85,11 @@ impl Wal {
     pub async fn truncate_after(&self, index: u64) -> Result<()> {
         let shared = self.shared();
         loop {
-            let ((base, base_term), last, changes) = shared.queue.before_truncation(index)?;
+            let Some(((base, base_term), last, changes)) = shared.queue.before_truncation(index)?
+            else {
+                self.sync().await?;
+                continue;
+            };
             if index < base {
                 return Err(released(index, base + 1));
             }
@@ -98,11 +102,13 @@ impl Wal {
             let entry = match index == base {
                 true => None,
                 false => {
-                    let written = self.with_durability(Durability::Written);
-                    written.handle.watermark.wait(Durability::Written, index).await?;
-                    match written.get(index).await {
+                    match self.with_durability(Durability::Written).get(index).await {
                         Ok(entry) => Some(entry),
-                        Err(error) if is_gone(&error) => continue,
+                        // It is not written yet, or others have taken it back, and it never comes.
+                        Err(error) if is_gone(&error) => {
+                            self.sync().await?;
+                            continue;
+                        }
                         Err(error) => return Err(error),
                     }
                 }

@@ -9,6 +9,7 @@ mod levels;
 mod proven;
 mod reads;
 mod release;
+mod released;
 mod shared;
 mod tails;
 mod verify;

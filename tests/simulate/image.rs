@@ -16,9 +16,23 @@ pub(crate) enum Call {
     },
     State(HardState),
     Snapshot(Snapshot),
+    /// The entries behind this index are taken back. If it was released, there is nothing to be written again.
+    Truncate {
+        index: u64,
+        may_be_released: bool,
+    },
 }
 
-/// The log as its reader sees it.
+/// What is in a log.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// What comes before the first entry was released.
+    pub base: u64,
+    pub entries: Vec<Entry>,
+    pub state: HardState,
+}
+
+/// The log as its reader sees it, but for what was released: all entries there ever were.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Image {
     /// Term and record of index 1 and on.
@@ -57,14 +71,18 @@ impl Image {
                 self.snapshot = snapshot.index;
                 self.settled = snapshot.index;
             }
+            Call::Truncate { index, .. } => self.entries.truncate(*index as usize),
         }
     }
 
-    /// Whether `entries` and `state` are just what is here.
-    pub(crate) fn is(&self, entries: &[Entry], state: &HardState) -> bool {
+    /// Whether what was found is just what is here.
+    pub(crate) fn is(&self, found: &Found) -> bool {
+        let Found { base, entries, state } = found;
         self.state == *state
-            && self.entries.len() == entries.len()
-            && entries.iter().zip(1..).all(|(entry, index)| entry.index == index && self.has(entry))
+            && self.last_index() == base + entries.len() as u64
+            && (base + 1..)
+                .zip(entries)
+                .all(|(index, entry)| entry.index == index && self.has(entry))
     }
 
     /// Whether this entry is here.

@@ -4,9 +4,9 @@
 //! must be the log as it was when that life began and the first so many of these calls: at least those that were
 //! reported, none that was refused. Everything a call is told is checked as it is told.
 
-use crate::image::{Call, Image};
+use crate::image::{Call, Found, Image};
 use bytes::Bytes;
-use seawal::{Durability, Entry, Error, ErrorKind, HardState};
+use seawal::{Durability, Entry, Error, ErrorKind};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -69,8 +69,15 @@ pub(crate) struct Oracle {
     given_back: BTreeSet<CallId>,
     /// A fault has struck since the log was opened: calls may fail.
     pub faulty: bool,
-    /// Space may run out in this life.
+    /// Space may run out in this life, or segments in a log of fixed size.
     pub space_is_short: bool,
+    pub may_be_full: bool,
+    /// What was released may not come back up to this index: when the log was opened, it was so.
+    released: u64,
+    /// Up to this index somebody asked for a release.
+    asked: u64,
+    /// The options release entries too.
+    pub retains: bool,
 }
 
 impl Oracle {
@@ -156,15 +163,50 @@ impl Oracle {
         self.durable = self.durable.max(needed);
     }
 
+    /// Entries up to this one are about to be released.
+    pub(crate) fn releases(&mut self, index: u64) {
+        self.asked = self.asked.max(index);
+    }
+
+    /// The log begins behind `base`. Says whether it does so by itself.
+    pub(crate) fn begins_behind(&self, base: u64) -> bool {
+        assert!(base >= self.released, "P1: {} was released, now only {base} is", self.released);
+        let by_itself = base > self.asked;
+        assert!(!by_itself || self.retains, "{base} is released; asked was up to {}", self.asked);
+        by_itself
+    }
+
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// Calls that go back to this index may be refused.
+    pub(crate) fn may_be_released(&self, index: u64) -> bool {
+        self.retains || index <= self.asked
+    }
+
+    /// A tail was told that what comes next was released: it may come through that without wanting it.
+    pub(crate) fn tail_released(&self, follower: &Follower, first: u64) {
+        let after = follower.last.first().copied();
+        let mut unread = self.history().into_iter();
+        let is_one = |(origin, index, _, _): &(Origin, u64, _, bool)| {
+            after.is_none_or(|after| *origin > after) && (1..first).contains(index)
+        };
+        assert!(unread.any(|event| is_one(&event)), "a tail was told that {first} is the first");
+        assert!(self.may_be_released(first - 1), "a tail was told that {first} is the first");
+    }
+
     /// A call that was accepted was told of a failure.
     pub(crate) fn failed(&mut self, id: CallId, error: &Error) {
         if self.given_back.remove(&id) {
-            return assert!(error.is_no_space(), "{id:?} gave its index back and failed: {error}");
+            let refused = is_for_want_of_space(error);
+            return assert!(refused, "{id:?} gave its index back and failed: {error}");
         }
         let place = self.place(id);
         assert!(place >= self.durable, "P1: {id:?} was durable, and now it failed: {error}");
-        if error.kind() == ErrorKind::NoSpace {
-            assert!(self.space_is_short, "P5: there is space, and {id:?} failed: {error}");
+        if is_for_want_of_space(error) {
+            let allowed = self.may_be_refused(error);
+            assert!(allowed, "P5: there is space, and {id:?} failed: {error}");
             assert!(place >= self.written, "P5: {id:?} was written, and now it failed: {error}");
             // Nothing of it may ever be found.
             self.calls.remove(place);
@@ -178,11 +220,15 @@ impl Oracle {
     /// A call was refused at once.
     pub(crate) fn refused(&self, error: &Error) {
         let allowed = match error.kind() {
-            ErrorKind::NoSpace => self.space_is_short,
+            ErrorKind::NoSpace | ErrorKind::Full => self.may_be_refused(error),
             ErrorKind::Poisoned => self.faulty,
             _ => false,
         };
         assert!(allowed, "a call was refused: {error}");
+    }
+
+    fn may_be_refused(&self, error: &Error) -> bool {
+        self.space_is_short && (error.is_no_space() || self.may_be_full)
     }
 
     pub(crate) fn has_failed(&self) -> bool {
@@ -208,9 +254,10 @@ impl Oracle {
     /// when all that was accepted is there.
     fn history(&self) -> Vec<(Origin, u64, (u64, &Bytes), bool)> {
         let mut all = Vec::new();
-        let mut valid: Vec<usize> = Vec::new();
+        // And whether it is certain that it is that one.
+        let mut valid: Vec<(usize, bool)> = Vec::new();
         for (at, (term, data)) in self.base.entries.iter().enumerate() {
-            valid.push(all.len());
+            valid.push((all.len(), true));
             all.push(((CallId(0), at), at as u64 + 1, (*term, data), false));
         }
         let mut appended = self.base.term;
@@ -223,15 +270,25 @@ impl Oracle {
                 Call::Save { first, term, records } => (*first, *term, &records[..]),
                 Call::State(state) => (valid.len() as u64 + 1, state.term, &[][..]),
                 Call::Snapshot(_) => continue,
+                Call::Truncate { index, may_be_released } => {
+                    valid.truncate(*index as usize);
+                    if let Some(last) = valid.last_mut() {
+                        // Written again, unless there is no such entry any more.
+                        let (_, index, record, _): (Origin, u64, (u64, &Bytes), bool) = all[last.0];
+                        *last = (all.len(), !may_be_released);
+                        all.push(((*id, 0), index, record, false));
+                    }
+                    continue;
+                }
             };
             appended = appended.max(term);
             valid.truncate(first as usize - 1);
             for (at, data) in records.iter().enumerate() {
-                valid.push(all.len());
+                valid.push((all.len(), true));
                 all.push(((*id, at), first + at as u64, (term, data), false));
             }
         }
-        valid.into_iter().for_each(|at| all[at].3 = true);
+        valid.into_iter().for_each(|(at, is_certain)| all[at].3 = is_certain);
         all
     }
 
@@ -280,10 +337,19 @@ impl Oracle {
         assert_eq!(missed, None, "a tail has ended before all was handed out");
     }
 
-    /// The log was closed in peace: all that was accepted is there.
-    pub(crate) fn closed(&mut self) {
+    /// The log was closed in peace: all that was accepted is there. It began behind `base`, for the last time for sure,
+    /// or at least.
+    pub(crate) fn closed(&mut self, base: u64, is_last: bool) {
         assert!(!self.has_failed(), "P3: the log closed in peace after a failure");
         self.durable = self.calls.len();
+        self.begins_behind(base);
+        // Without space it is not written down.
+        if !self.space_is_short {
+            self.released = base;
+        }
+        if is_last {
+            (self.asked, self.retains) = (base, false);
+        }
     }
 
     /// Calls that must have survived.
@@ -296,20 +362,22 @@ impl Oracle {
     }
 
     /// Compares what is found with what may be: says how many of the calls survived.
-    pub(crate) fn found(&self, ending: Ending, entries: &[Entry], state: &HardState) -> usize {
+    pub(crate) fn found(&self, ending: Ending, found: &Found) -> usize {
         let least = self.least(ending);
         let mut image = self.image(least);
+        self.begins_behind(found.base);
         for survived in least.. {
-            if image.is(entries, state) {
+            if image.is(found) {
                 return survived;
             }
             let Some(next) = self.calls.get(survived) else { break };
             image.apply(&next.call);
         }
-        let is = (0..=self.calls.len()).find(|&calls| self.image(calls).is(entries, state));
+        let is = (0..=self.calls.len()).find(|&calls| self.image(calls).is(found));
+        let Found { base, entries, state } = found;
         panic!(
             "P1, P2: after {ending:?}, {least} of {} calls must be there ({} durable, {} written, of {} entries \
-             when the log was opened), and what was found, {} entries up to {:?} and {state:?}, is {}",
+             when the log was opened), and what was found, {} entries behind {base}, up to {:?}, and {state:?}, is {}",
             self.calls.len(),
             self.durable,
             self.written,
@@ -329,10 +397,14 @@ impl Oracle {
     }
 
     /// The log is open again, with the first `survived` calls. What is there now stays.
-    pub(crate) fn opened(&mut self, survived: usize) {
+    pub(crate) fn opened(&mut self, survived: usize, released: u64) {
         let mut base = self.image(survived);
         // A snapshot record that nobody was told of may be there all the same.
         base.settled = self.head().settled.min(base.last_index());
-        *self = Oracle { base, ids: self.ids, ..Oracle::default() };
+        *self = Oracle { base, ids: self.ids, released, asked: released, ..Oracle::default() };
     }
+}
+
+fn is_for_want_of_space(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Full)
 }

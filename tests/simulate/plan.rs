@@ -6,13 +6,16 @@
 use crate::coverage::Met;
 use fastrand::Rng;
 use seawal::testing::{OpKind, Sim};
-use seawal::{Durability, Options, Packing, Prealloc, SyncMethod};
+use seawal::{Durability, Options, Packing, Prealloc, SyncMethod, WhenFull};
 use std::time::Duration;
 
 /// Between syncs of a log that syncs at intervals.
 const SYNC_INTERVAL: Duration = Duration::from_millis(2);
 /// What a slow operation takes.
 const SLOW: Duration = Duration::from_millis(30);
+
+/// Of a log of fixed size: five of them have half a segment.
+pub(crate) const FIXED_RECORD_BYTES_MAX: usize = 3000;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -48,6 +51,12 @@ impl Fault {
         }
     }
 
+    /// Whether released files may stay by it.
+    fn is_of_removal(self) -> bool {
+        let ops = [OpKind::Remove, OpKind::Rename, OpKind::SyncDir];
+        matches!(self, Fault::Fails { op, .. } if ops.contains(&op))
+    }
+
     /// Whether the log may take it for a lack of space.
     fn is_of_space(self) -> bool {
         matches!(
@@ -78,6 +87,22 @@ pub(crate) struct Plan {
     pub operations_max: u64,
     pub idles: bool,
     pub small_blocks: bool,
+    /// Entries are released now and then.
+    pub releases: bool,
+    /// Entries are taken back now and then.
+    pub truncations: bool,
+    pub retention: Option<Retention>,
+    /// The log has so many segments at most, and when it has them, this happens.
+    pub fixed: Option<(u64, WhenFull)>,
+    pub recycles: bool,
+}
+
+/// What is let go of without being asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Retention {
+    Segments(usize),
+    Bytes(u64),
+    Age(Duration),
 }
 
 impl Plan {
@@ -87,16 +112,35 @@ impl Plan {
         let faulty = !full_disk && rng.u8(..5) < 2;
         let faults: Vec<Fault> =
             if faulty { (0..rng.u8(1..=3)).map(|_| fault(rng)).collect() } else { vec![] };
-        let space_is_short = full_disk || faults.iter().any(|fault| fault.is_of_space());
+        let releases = rng.u8(..2) == 0;
+        let retention = (rng.u8(..6) == 0).then(|| retention(rng));
+        let when_full = [WhenFull::Wait, WhenFull::Fail][rng.usize(..2)];
+        let fixed = (releases && rng.u8(..3) == 0).then(|| (rng.u64(4..=6), when_full));
+        // A file that cannot be removed, or whose going cannot be made durable, counts until the next opening: a log of fixed
+        // size may wait for it until then.
+        let faults: Vec<Fault> =
+            faults.into_iter().filter(|fault| fixed.is_none() || !fault.is_of_removal()).collect();
+        let may_be_refused = fixed.is_some_and(|(_, when_full)| when_full == WhenFull::Fail);
+        let of_space = faults.iter().any(|fault| fault.is_of_space());
+        let space_is_short = full_disk || may_be_refused || of_space;
         // A caller cannot know whether a call that he gave up was refused for want of space, nor when a call without an
         // index got through a full queue.
-        let indexes_are_unique = space_is_short || small_queue || rng.bool();
+        // In a full log, what replaces entries waits for a release, and that is refused because they are about to be replaced.
+        let indexes_are_unique = space_is_short || small_queue || fixed.is_some() || rng.bool();
         Plan {
+            releases,
+            truncations: !indexes_are_unique && rng.bool(),
+            retention,
+            fixed,
+            recycles: rng.u8(..4) > 0,
             mode: MODES[rng.usize(..MODES.len())],
             modes_change: rng.u8(..5) == 0,
             faults,
             callers: rng.usize(1..=6),
-            record_bytes_max: [60, 600, 3000, 9000][rng.usize(..4)],
+            record_bytes_max: match fixed {
+                None => [60, 600, 3000, 9000][rng.usize(..4)],
+                Some(_) => [600, 1500, 3000][rng.usize(..3)],
+            },
             indexes_are_unique,
             cancels: !space_is_short && rng.u8(..3) == 0,
             full_disk,
@@ -140,10 +184,33 @@ impl Plan {
                 .sync_interval(SYNC_INTERVAL),
             _ => options,
         };
+        let options = options.recycle(self.recycles);
+        let options = match self.retention {
+            None => options,
+            Some(Retention::Segments(segments)) => options.retain_segments(segments),
+            Some(Retention::Bytes(bytes)) => options.retain_bytes(bytes),
+            Some(Retention::Age(age)) => options.retain_age(age),
+        };
+        let options = match self.fixed {
+            None => options,
+            // The largest batch is to have half a segment.
+            Some((segments, when_full)) => options
+                .segment_bytes(kib(32))
+                .log_bytes_max(segments * kib(32 + 8))
+                .when_full(when_full),
+        };
         if self.small_queue {
             return options.queue_bytes_max(4 << 10).queue_records_max(rng.usize(1..=4));
         }
         options
+    }
+
+    /// So large are the records of a log that has had so many lives: small ones alone would never fill a segment.
+    pub(crate) fn grown(&self, lives: usize) -> Plan {
+        let more = lives.saturating_sub(5).min(20) * 500;
+        let most = if self.fixed.is_some() { FIXED_RECORD_BYTES_MAX } else { usize::MAX };
+        let record_bytes_max = (self.record_bytes_max + more).min(most);
+        Plan { record_bytes_max, ..self.clone() }
     }
 
     /// What a power loss may take of a log that syncs at intervals: an interval, and the time of a sync, of the one
@@ -161,11 +228,19 @@ impl Plan {
     }
 }
 
+fn retention(rng: &mut Rng) -> Retention {
+    match rng.u8(..3) {
+        0 => Retention::Segments(rng.usize(2..=4)),
+        1 => Retention::Bytes(rng.u64(60..200) << 10),
+        _ => Retention::Age(Duration::from_millis(rng.u64(1..10))),
+    }
+}
+
 fn fault(rng: &mut Rng) -> Fault {
     // Rare enough that a log gets somewhere, often enough that a run meets it.
     let once_in = [8, 30, 100][rng.usize(..3)];
     let fails = |op, errno| Fault::Fails { op, errno, once_in };
-    match rng.u8(..12) {
+    match rng.u8(..13) {
         0 | 1 => fails(OpKind::Write, EIO),
         2 => fails(OpKind::Write, ENOSPC),
         3 | 4 => fails(OpKind::Sync, EIO),
@@ -175,6 +250,7 @@ fn fault(rng: &mut Rng) -> Fault {
         8 => fails(OpKind::Read, EIO),
         9 => fails(OpKind::WriteZeros, EIO),
         10 => Fault::ShortWrites { once_in },
+        11 => Fault::Fails { op: OpKind::Remove, errno: EIO, once_in: 3 },
         _ => Fault::Slow { op: OpKind::Sync, once_in: 8 },
     }
 }

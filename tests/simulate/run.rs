@@ -1,6 +1,7 @@
 //! One run: lives of one log on one simulated machine, each with a recovery before it and some ending behind it.
 
 use crate::coverage::{Coverage, Met};
+use crate::image::Found;
 use crate::life::Life;
 use crate::oracle::{Ending, Oracle};
 use crate::plan::Plan;
@@ -10,7 +11,7 @@ use fastrand::Rng;
 use futures_util::future::{Either, select};
 use seawal::testing::{Crash, OpKind, Sim, TraceEntry};
 use seawal::{
-    Durability, Entries, Entry, HardState, Options, Recovery, Result, Start, Verdict, Wal,
+    Durability, Entries, Entry, ErrorKind, Options, Recovery, Result, Start, Verdict, Wal,
 };
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -64,6 +65,8 @@ struct Run {
     interrupted: usize,
     /// The last power loss has torn something.
     torn: bool,
+    /// What the log began behind when the callers were done.
+    base: u64,
 }
 
 impl Run {
@@ -94,6 +97,7 @@ impl Run {
             created: false,
             interrupted: 0,
             torn: false,
+            base: 0,
         }
     }
 
@@ -186,19 +190,28 @@ impl Run {
 
     fn compare(&mut self, wal: &Wal, recovery: &Recovery) {
         let entries = self.sim.block_on(collect(wal.read(..))).expect("what was opened is read");
-        assert_eq!(recovery.last_index, entries.last().map(|entry| entry.index));
-        assert_eq!(wal.durable_index(), entries.len() as u64, "what is handed out is durable");
-        let survived = self.found(&entries, &recovery.hard_state);
+        let base = wal.first_index() - 1;
+        let ends = entries.first().zip(entries.last()).map(|(a, b)| (a.index, b.index));
+        assert_eq!(recovery.first_index.zip(recovery.last_index), ends);
+        assert_eq!(
+            wal.durable_index(),
+            base + entries.len() as u64,
+            "what is handed out is durable"
+        );
+        let found = Found { base, entries, state: recovery.hard_state };
+        let survived = self.found(&found);
         let (more, less) = self.oracle.borrow().beyond_promises(survived);
         self.meet_if(Met::UnackedSurvived, more);
         self.meet_if(Met::WrittenLost, less);
         self.meet_if(Met::TornTailCut, recovery.verdict == Verdict::Torn);
-        self.oracle.borrow_mut().opened(survived);
-        self.read_from_snapshot(&entries);
+        let by_itself = self.oracle.borrow().begins_behind(base);
+        self.meet_if(Met::RetentionReleased, by_itself);
+        self.oracle.borrow_mut().opened(survived, base);
+        self.read_from_snapshot(&found);
     }
 
     /// The last snapshot record is one that reading can start from.
-    fn read_from_snapshot(&mut self, all: &[Entry]) {
+    fn read_from_snapshot(&mut self, found: &Found) {
         let head = self.oracle.borrow().head();
         let (index, term) = match head.snapshot {
             0 => return,
@@ -209,30 +222,36 @@ impl Run {
             let (reader, _) = self.sim.open_reader(DIR, options).await?;
             collect(reader.read(..)).await
         });
+        if index < found.base {
+            let error = entries.expect_err("what follows on the snapshot was released");
+            return assert_eq!(error.kind(), ErrorKind::Released, "{error}");
+        }
         let entries = entries.expect("P1: the record of a snapshot is there");
-        assert_eq!(entries, all[index as usize..], "what follows the snapshot at {index}");
+        let following = &found.entries[(index - found.base) as usize..];
+        assert_eq!(entries, following, "what follows the snapshot at {index}");
         self.meet(Met::ReadFromSnapshot);
     }
 
-    fn found(&self, entries: &[Entry], state: &HardState) -> usize {
-        self.oracle.borrow().found(self.ending, entries, state)
+    fn found(&self, found: &Found) -> usize {
+        self.oracle.borrow().found(self.ending, found)
     }
 
     /// Who only reads finds what is found by who opens it for writing afterwards.
     fn reader_agrees(&mut self) {
-        let read = |sim: &Sim| -> Result<(Vec<Entry>, HardState)> {
+        let read = |sim: &Sim| -> Result<Found> {
             sim.block_on(async {
                 let (reader, recovery) = sim.open_reader(DIR, Options::new()).await?;
-                Ok((collect(reader.read(..)).await?, recovery.hard_state))
+                let (base, state) = (reader.first_index() - 1, recovery.hard_state);
+                Ok(Found { base, entries: collect(reader.read(..)).await?, state })
             })
         };
-        let (entries, state) = read(&self.sim).expect("nothing is made to fail");
-        let survived = self.found(&entries, &state);
+        let found = read(&self.sim).expect("nothing is made to fail");
+        let survived = self.found(&found);
         let opened = self.open(u64::MAX);
         let (wal, _) = opened.expect("what a reader opens opens");
         let after = self.sim.block_on(collect(wal.read(..))).expect("what was opened is read");
-        assert_eq!(after.len(), entries.len(), "reader and writer see {survived} calls");
-        assert_eq!(after, entries);
+        assert_eq!(after.len(), found.entries.len(), "reader and writer see {survived} calls");
+        assert_eq!((wal.first_index() - 1, after), (found.base, found.entries));
         self.meet(Met::ReaderAgrees);
         self.sim.block_on(wal.close()).expect("nothing is made to fail");
     }
@@ -251,12 +270,16 @@ impl Run {
     fn live(&mut self, wal: Wal, mode: Met) -> Option<bool> {
         let everysec = mode == Met::EverySec;
         let specimen = self.segments().last().and_then(|path| self.sim.read_file(path).ok());
-        self.oracle.borrow_mut().space_is_short |= self.plan.space_is_short;
-        let grown = self.lives.saturating_sub(5).min(20) * 500;
-        let plan =
-            Plan { record_bytes_max: self.plan.record_bytes_max + grown, ..(*self.plan).clone() };
+        {
+            let mut oracle = self.oracle.borrow_mut();
+            oracle.space_is_short |= self.plan.space_is_short;
+            oracle.may_be_full |= self.plan.fixed.is_some();
+            oracle.retains |= self.plan.retention.is_some();
+        }
+        let plan = self.plan.grown(self.lives);
         let life = Rc::new(Life {
             sim: self.sim.clone(),
+            dir: DIR,
             story: Rc::clone(&self.story),
             wal,
             level: if everysec { Durability::Written } else { Durability::Durable },
@@ -265,13 +288,18 @@ impl Run {
             oracle: Rc::clone(&self.oracle),
             coverage: Rc::clone(&self.coverage),
             specimen: specimen.map(Bytes::from).unwrap_or_default(),
-            calls_left: Cell::new(self.rng.usize(5..80)),
+            calls_left: Cell::new(
+                self.rng.usize(5..if self.plan.fixed.is_some() { 200 } else { 80 }),
+            ),
             ends_with_close: self.rng.bool(),
             faults_before: self.sim.faults_met(),
             space_was_short: Cell::new(false),
+            truncating: RefCell::default(),
+            files_at_first: self.sim.list_dir(DIR).map_or(0, |names| names.len()),
         });
         let at = match self.rng.u8(..4) {
             0 => u64::MAX,
+            1 if self.plan.fixed.is_some() => u64::MAX,
             _ => self.sim.operations() + self.rng.u64(1..self.plan.operations_max),
         };
         let limit = match self.rng.u8(..3) {
@@ -295,6 +323,8 @@ impl Run {
             let _ = poll_once(running.as_mut());
         }
         self.note_strikes(life.faults_before);
+        self.base = life.base();
+        self.meet_if(Met::CrashInTruncation, ended.is_none() && life.is_truncating());
         if everysec {
             let (window, now) = (self.plan.loss_window(), self.sim.now());
             self.oracle.borrow_mut().time_passed(window, now);
@@ -311,6 +341,7 @@ impl Run {
 
     /// After the callers are done.
     fn end(&mut self, ended: Option<bool>, began: usize, faults_before: u64) {
+        self.note_files(began, ended.is_none());
         let Some(closed) = ended else {
             self.meet_if(Met::CrashInCut, in_cut(&self.sim.trace()[began..]));
             return;
@@ -330,7 +361,7 @@ impl Run {
         }
         if self.ending == Ending::Closed {
             // Nothing can be lost any more.
-            self.oracle.borrow_mut().closed();
+            self.oracle.borrow_mut().closed(self.base, closed);
             if self.rng.bool() {
                 self.crash(None);
             }
@@ -409,7 +440,10 @@ impl Run {
                 self.sim.block_on(wal.close()).expect("nothing is made to fail");
             }
             Err(error) => {
-                assert!(error.is_damaged(), "a bit of {path} at {offset} rotted: {error}");
+                // It may have been what says where the log begins, when the files before are gone.
+                let first = segments.first() == Some(&path) && error.kind() == ErrorKind::Released;
+                let said = error.is_damaged() || first;
+                assert!(said, "a bit of {path} at {offset} rotted: {error}");
                 let named = error.path().and_then(|path| path.to_str());
                 assert_eq!(named, Some(path.as_str()), "at {offset}: {error}");
                 assert!(error.next_step().is_some(), "{error}");
@@ -430,6 +464,35 @@ impl Run {
         let names = self.sim.list_dir(DIR).unwrap_or_default();
         let names = names.into_iter().filter_map(|name| name.into_string().ok());
         names.filter(|name| name.ends_with(".wal")).map(|name| format!("{DIR}/{name}")).collect()
+    }
+
+    /// What became of released segments in this life.
+    fn note_files(&self, began: usize, crashed: bool) {
+        let trace = &self.sim.trace()[began..];
+        let removes = |entry: &TraceEntry| {
+            let to_spare = entry.op == OpKind::Rename && entry.detail.contains("seawal-spare");
+            let is_segment = entry.path.extension().is_some_and(|extension| extension == "wal");
+            is_segment && (entry.op == OpKind::Remove || to_spare)
+        };
+        let reuses = |entry: &TraceEntry| {
+            let name = entry.path.file_name().and_then(|name| name.to_str());
+            entry.op == OpKind::Rename && name.is_some_and(|name| name.starts_with("seawal-spare"))
+        };
+        self.meet_if(Met::FilesRemoved, trace.iter().any(removes));
+        let synced = |entry: &TraceEntry| entry.op == OpKind::SyncDir;
+        let removed = trace.iter().rposition(removes);
+        let unsynced = removed.is_some_and(|at| !trace[at..].iter().any(synced));
+        self.meet_if(Met::CrashInRemoval, crashed && unsynced);
+        if let Some(at) = trace.iter().rposition(reuses) {
+            let of_next = |op| {
+                let prepared = |entry: &TraceEntry| entry.path.ends_with("seawal-next.tmp");
+                trace[at..].iter().any(|entry| entry.op == op && prepared(entry))
+            };
+            let (synced, cut) = (of_next(OpKind::Sync), of_next(OpKind::Rename));
+            self.meet_if(Met::CrashInClear, crashed && !synced);
+            let before = trace[..at].iter().any(reuses);
+            self.meet_if(Met::Recycled, cut || before);
+        }
     }
 
     /// A fault that has struck since excuses what it may have done.

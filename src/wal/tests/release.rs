@@ -3,7 +3,9 @@
 use super::*;
 use crate::io::sim::TraceEntry;
 use crate::segment::name::SegmentName;
+use std::future::Future;
 use std::pin::pin;
+use std::task::{Context, Waker};
 
 /// What an application does with its log.
 #[derive(Clone, Debug)]
@@ -604,6 +606,76 @@ fn what_is_not_committed_is_kept() {
         }
         settle(&sim).await;
         assert!((20..=31).contains(&wal.first_index()), "{}", wal.first_index());
+        wal.close().await.unwrap();
+    });
+}
+
+/// Entry 5 was being replaced when what is behind it was taken back. The old one could still be read, and was written again,
+/// behind the new one: what was acked was gone (seed 4 of `tests/simulate`).
+#[test]
+fn what_is_on_its_way_is_not_undone() {
+    for options in modes() {
+        let sim = machine(16);
+        sim.block_on(async {
+            let wal = start_on(&sim, options.clone(), How::OpenOrCreate).await.unwrap().0;
+            wal.append_batch((1..=8).map(|index| payload(index, 300))).await.unwrap();
+            let entry = |index| Entry { index, term: 2, data: "new".into(), ..Entry::default() };
+            let save = wal.save(HardState::default(), vec![entry(5), entry(6)]);
+            let (saved, taken_back) = futures_util::future::join(save, wal.truncate_after(5)).await;
+            saved.unwrap();
+            taken_back.unwrap();
+            assert_eq!((wal.last_index(), wal.get(5).await.unwrap()), (5, entry(5)));
+            wal.close().await.unwrap();
+            let (wal, _) = start_on(&sim, options.clone(), How::Open).await.unwrap();
+            assert_eq!((wal.last_index(), wal.get(5).await.unwrap()), (5, entry(5)));
+            wal.close().await.unwrap();
+        });
+    }
+}
+
+/// Who takes back what follows an entry that is not written yet waited for it; others took it back too, and it never came
+/// (seed 1688 of `tests/simulate`).
+#[test]
+fn two_take_back_what_is_not_written_yet() {
+    for options in modes() {
+        let sim = machine(18);
+        sim.block_on(async {
+            let wal = start_on(&sim, options.clone(), How::OpenOrCreate).await.unwrap().0;
+            wal.append_batch((1..=5).map(|index| payload(index, 300))).await.unwrap();
+            let append = wal.append_batch((6..=10).map(|index| payload(index, 300)));
+            let taken_back =
+                futures_util::future::join3(append, wal.truncate_after(9), wal.truncate_after(3));
+            let (appended, nine, three) = taken_back.await;
+            appended.unwrap();
+            three.unwrap();
+            assert_eq!(nine.unwrap_err().kind(), ErrorKind::OutOfRange);
+            assert_eq!(wal.last_index(), 3);
+            wal.close().await.unwrap();
+        });
+    }
+}
+
+/// While what follows entry 15 was being taken back, entries up to 20 were released. Entry 15 was written again all the same;
+/// the next one got index 21, and after a crash, which brought the entries back, the log was damaged.
+#[test]
+fn what_was_released_meanwhile_is_not_written_again() {
+    let sim = machine(17);
+    let options = options().segment_bytes(1 << 20).recent_bytes_max(0);
+    sim.block_on(async {
+        let wal = start_on(&sim, options.clone(), How::OpenOrCreate).await.unwrap().0;
+        wal.append_batch((1..=40).map(|index| payload(index, 300))).await.unwrap();
+        let mut taken_back = pin!(wal.truncate_after(15));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(taken_back.as_mut().poll(&mut context).is_pending(), "it reads entry 15");
+        wal.release(20).await.unwrap();
+        let error = taken_back.await.unwrap_err();
+        assert_eq!((error.kind(), error.first_index()), (ErrorKind::Released, Some(21)));
+        assert_eq!(wal.append("next").await.unwrap(), 41);
+    });
+    sim.kill();
+    sim.block_on(async {
+        let (wal, _) = start_on(&sim, options.clone(), How::Open).await.unwrap();
+        assert_eq!((wal.first_index(), wal.last_index()), (1, 41));
         wal.close().await.unwrap();
     });
 }
