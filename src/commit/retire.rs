@@ -9,11 +9,12 @@ use crate::retained::Segment;
 use crate::segment::dir;
 use crate::segment::spares::{self, Spares};
 use crate::watermark::Watermark;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use tokio::sync::Mutex;
+use std::sync::Arc;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 type Tell = Box<dyn Fn(&Path)>;
 
@@ -23,7 +24,9 @@ pub(crate) struct Retire<D> {
     dir: PathBuf,
     watermark: Watermark,
     spares: Rc<Spares>,
-    at_work: Mutex<()>,
+    at_work: Arc<Mutex<()>>,
+    /// What could not be removed.
+    again: RefCell<Vec<Segment>>,
     /// Is told of each file that is not part of the log any more.
     tell: OnceCell<Tell>,
 }
@@ -35,13 +38,18 @@ impl<D: Disk> Retire<D> {
         watermark: Watermark,
         spares: Rc<Spares>,
     ) -> Rc<Retire<D>> {
-        let (dir, at_work) = (dir.to_owned(), Mutex::new(()));
-        Rc::new(Retire { disk, dir, watermark, spares, at_work, tell: OnceCell::new() })
+        let (dir, at_work, again) = (dir.to_owned(), Arc::default(), RefCell::default());
+        Rc::new(Retire { disk, dir, watermark, spares, at_work, again, tell: OnceCell::new() })
     }
 
     /// From now on tells of each file that is not part of the log any more.
     pub(crate) fn tell(&self, tell: impl Fn(&Path) + 'static) {
         let _ = self.tell.set(Box::new(tell));
+    }
+
+    /// As long as this is held, no file becomes another segment's. `None` while one may be about to.
+    pub(crate) fn hold(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.at_work).try_lock_owned().ok()
     }
 
     /// Removes what is not wanted, for as long as it runs.
@@ -59,13 +67,16 @@ impl<D: Disk> Retire<D> {
         self.remove(self.watermark.take_unwanted()).await;
     }
 
-    /// A file that cannot be removed costs space until the next opening, which tries again.
+    /// A file that cannot be removed costs space until this is tried again, with the next ones or by the next opening.
     async fn remove(&self, segments: Vec<Segment>) {
-        if segments.is_empty() {
+        let mut unwanted = self.again.take();
+        unwanted.extend(segments);
+        if unwanted.is_empty() {
             return;
         }
         let mut renamed = Vec::new();
-        for Segment { seq, path, .. } in segments {
+        for segment in unwanted {
+            let (seq, path) = (segment.seq, segment.path.clone());
             self.tell.get().into_iter().for_each(|tell| tell(&path));
             let failed = |error| {
                 tracing::warn!(path = %path.display(), %error, "a released segment is still there");
@@ -83,7 +94,10 @@ impl<D: Disk> Retire<D> {
                 self.spares.not_coming();
             }
             match self.disk.remove_file(&path).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => failed(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    failed(error);
+                    self.again.borrow_mut().push(segment);
+                }
                 _ => self.spares.gone(),
             }
         }
@@ -93,10 +107,14 @@ impl<D: Disk> Retire<D> {
         }
         for spare in renamed {
             // With its old name it could still be part of the log after a crash: then it must hold what it holds.
-            match &synced {
-                Ok(()) => self.spares.add(spare),
-                Err(_) => self.spares.not_coming(),
+            if synced.is_ok() {
+                self.spares.add(spare);
+                continue;
             }
+            self.spares.not_coming();
+            // By whatever name, it is removed when the log is opened next.
+            let _ = self.disk.remove_file(&spare).await;
+            self.spares.gone();
         }
     }
 

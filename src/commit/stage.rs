@@ -238,12 +238,16 @@ impl<D: Disk> Committer<D> {
         self.pipeline.taken(sealed.offset);
         // The old file, and with it its lock, goes only now that the new one is there to hold one. Unused space is given
         // back if it is much; readers pass over zeros.
-        if (sealed.allocated - sealed.offset) * KEPT_SPACE_PARTS > sealed.allocated {
+        // Not of one that could be in use again by then.
+        if (sealed.allocated - sealed.offset) * KEPT_SPACE_PARTS > sealed.allocated
+            && let Some(held) = self.retire.hold()
+        {
             let Active { disk, file, offset, path, .. } = sealed;
             disk.spawn(async move {
                 if let Err(error) = file.truncate(offset).await {
                     tracing::warn!(path = %path.display(), %error, "a full segment keeps its unused space");
                 }
+                drop(held);
             });
         }
         Ok(())

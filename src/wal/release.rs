@@ -40,7 +40,7 @@ impl Wal {
     ///
     /// [`ErrorKind::OutOfRange`] for an entry that is not durable yet; [`ErrorKind::Released`] if more was released before;
     /// [`ErrorKind::InvalidInput`] for one that is not committed, or about to be replaced; [`ErrorKind::NoSpace`] if there is no
-    /// room even to write that down: then nothing was released. [`ErrorKind::Poisoned`], [`ErrorKind::Closed`].
+    /// room even to write that down: then no file goes; ask again when there is. [`ErrorKind::Poisoned`], [`ErrorKind::Closed`].
     ///
     /// # Cancel safety
     ///

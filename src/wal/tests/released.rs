@@ -242,13 +242,10 @@ async fn look(wal: &Wal, model: &Model, rng: &mut fastrand::Rng) {
     }
 }
 
-fn run(
-    mode: usize,
-    recent: usize,
-    recycle: bool,
-    seed: u64,
-    lives: Vec<(u8, u64, Vec<(u8, u64)>)>,
-) {
+/// How a life ends, after how many operations, and its steps.
+type Life = (u8, u64, Vec<(u8, u64)>);
+
+fn run(mode: usize, recent: usize, recycle: bool, seed: u64, lives: Vec<Life>) {
     let options = modes()[mode].clone().recent_bytes_max(recent).recycle(recycle);
     let sim = machine(seed);
     let known = Shared::<Known>::default();
