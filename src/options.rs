@@ -164,7 +164,8 @@ impl Options {
         self
     }
 
-    /// A segment is at most this long, unless a single append or batch is longer; its space is reserved before it is used.
+    /// A segment is at most this long, unless a single append or batch is longer; its space is reserved before it is used,
+    /// and 8 KiB more, for the record of a release on a full disk.
     /// Default: 64,000,000 bytes, as etcd. At least 16 KiB.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Options {

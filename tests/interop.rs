@@ -348,7 +348,14 @@ fn what_seawal_released() {
         assert_eq!(Contents::read(dir, options()).unwrap().entries, ours.entries, "{name}");
         // We go on, and release in between; then with a hard state.
         let (wal, _) = open(dir, options()).unwrap();
+        let backup = root.path().join("backup");
+        wal.backup_blocking(&backup).unwrap();
+        let copied = same_in_etcd(&backup, start, &format!("{name}, its backup"));
+        assert_eq!(copied.entries, ours.entries, "{name}");
         many(&wal, dir);
+        wal.backup_blocking(&backup).unwrap();
+        let copied = same_in_etcd(&backup, start, &format!("{name}, its backup again"));
+        assert_eq!(copied.entries.len() as u64, wal.last_index() - released, "{name}");
         let last = wal.last_index();
         save(&wal, 5, 1, last, vec![entry(last + 1, 5, 10)]);
         wal.release_blocking(last - 3).unwrap();

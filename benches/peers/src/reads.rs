@@ -1,5 +1,5 @@
-//! What only a log that is read while it is written can be asked: single records, followers, the cost of a busy reader,
-//! and how long opening takes.
+//! What only a log that is read while it is written, and that forgets, can be asked: single records, followers, the cost of
+//! a busy reader, of releases and of backups, and how long opening takes.
 
 use crate::peer::Result;
 use crate::{stats, Args};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What is measured, and in which order.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 17] = [
     "get-memory",
     "get-files",
     "get-files-cold",
@@ -21,6 +21,11 @@ pub const KINDS: [&str; 12] = [
     "appends-reader",
     "appends-tail",
     "appends-tails-100",
+    "appends-cuts",
+    "appends-release",
+    "appends-remove",
+    "appends-retain",
+    "appends-backup",
     "open-100",
     "open-1000",
     "open-10000",
@@ -76,6 +81,11 @@ pub fn run(kind: &str, dir: &Path, a: &Args) -> Result<Value> {
         "appends-reader" => appends(dir, secs, Beside::Reader),
         "appends-tail" => appends(dir, secs, Beside::Tails(1)),
         "appends-tails-100" => appends(dir, secs, Beside::Tails(100)),
+        "appends-cuts" => appends(dir, secs, Beside::Cuts),
+        "appends-release" => appends(dir, secs, Beside::Release { recycle: true }),
+        "appends-remove" => appends(dir, secs, Beside::Release { recycle: false }),
+        "appends-retain" => appends(dir, secs, Beside::Retain),
+        "appends-backup" => appends(dir, secs, Beside::Backup),
         "read-10000" => read_all(dir),
         "idle" => idle(dir),
         _ => open(dir),
@@ -139,11 +149,34 @@ enum Beside {
     Reader,
     /// So many who follow.
     Tails(usize),
+    /// Nothing, but segments of 8 MB, as the following have.
+    Cuts,
+    /// Somebody who releases every millisecond what was appended by then, but the last 1,000; files are used again, or
+    /// removed.
+    Release {
+        recycle: bool,
+    },
+    /// The log keeps four segments by itself.
+    Retain,
+    /// Somebody who brings a backup up to date, over and over.
+    Backup,
+}
+
+impl Beside {
+    fn options(self) -> Options {
+        let small = Options::new().segment_bytes(8_000_000);
+        match self {
+            Beside::Nothing | Beside::Reader | Beside::Tails(_) => Options::new(),
+            Beside::Cuts | Beside::Backup => small,
+            Beside::Release { recycle } => small.recycle(recycle),
+            Beside::Retain => small.retain_segments(4),
+        }
+    }
 }
 
 /// 16 appenders of 1 KiB, one record each at a time, and what goes on beside them.
 fn appends(dir: &Path, secs: Duration, beside: Beside) -> Result<Value> {
-    let (wal, _) = Wal::open_or_create_blocking(dir, Options::new())?;
+    let (wal, _) = Wal::open_or_create_blocking(dir, beside.options())?;
     let runtime = runtime()?;
     let (stop, seen, read) = (
         Arc::new(AtomicBool::new(false)),
@@ -157,7 +190,30 @@ fn appends(dir: &Path, secs: Duration, beside: Beside) -> Result<Value> {
         }
         let mut tails: Vec<tokio::task::JoinHandle<seawal::Result<()>>> = Vec::new();
         match beside {
-            Beside::Nothing => {}
+            Beside::Nothing | Beside::Cuts | Beside::Retain => {}
+            Beside::Release { .. } => {
+                let (wal, stop, seen) = (wal.clone(), Arc::clone(&stop), Arc::clone(&seen));
+                tails.push(tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        wal.release(wal.durable_index() - 1000).await?;
+                        seen.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                }));
+            }
+            Beside::Backup => {
+                let (wal, stop, seen) = (wal.clone(), Arc::clone(&stop), Arc::clone(&seen));
+                let to = dir.with_extension("backup");
+                tails.push(tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        wal.backup(&to).await?;
+                        seen.fetch_add(1, Ordering::Relaxed);
+                    }
+                    std::fs::remove_dir_all(&to).expect("it is there");
+                    Ok(())
+                }));
+            }
             Beside::Reader => {
                 let (wal, stop, read) = (wal.clone(), Arc::clone(&stop), Arc::clone(&read));
                 tails.push(tokio::spawn(async move {
@@ -214,6 +270,7 @@ fn appends(dir: &Path, secs: Duration, beside: Beside) -> Result<Value> {
         let records = seen.load(Ordering::Relaxed) - before;
         let pieces = wal.stats().pieces_read - pieces;
         let bytes = read.load(Ordering::Relaxed) - bytes;
+        let cuts = wal.stats().cuts;
         stop.store(true, Ordering::Relaxed);
         let mut all = Histogram::<u64>::new(3)?;
         for appender in appenders {
@@ -222,10 +279,17 @@ fn appends(dir: &Path, secs: Duration, beside: Beside) -> Result<Value> {
         let more = json!({
             "appends_s": all.len() as f64 / took,
             "tail_records_s": records as f64 / took,
+            "cuts": cuts,
             "read_mb_s": bytes as f64 / took / 1e6,
             "pieces_read": pieces,
             "rss_mb": stats::max_rss_mb(),
         });
+        if matches!(beside, Beside::Release { .. } | Beside::Backup) {
+            // They stop by themselves, and need the log until then.
+            for tail in std::mem::take(&mut tails) {
+                tail.await??;
+            }
+        }
         wal.close().await?;
         for tail in tails {
             tail.await??;

@@ -679,3 +679,61 @@ fn what_was_released_meanwhile_is_not_written_again() {
         wal.close().await.unwrap();
     });
 }
+
+/// A file with another name is somebody's copy: it is not written to.
+#[test]
+fn what_has_another_name_is_not_used_again() {
+    let sim = machine(16);
+    sim.block_on(async {
+        let wal = filled(&sim, 40).await;
+        let disk = sim.disk(Options::new().disk_config());
+        let names = segments(&sim);
+        for name in &names {
+            let from = format!("{DIR}/{name}");
+            disk.hard_link(Path::new(&from), Path::new(&format!("/data/{name}"))).await.unwrap();
+        }
+        let copies = |sim: &Sim| -> Vec<Vec<u8>> {
+            let sealed = &names[..names.len() - 1];
+            sealed.iter().map(|name| sim.read_file(format!("/data/{name}")).unwrap()).collect()
+        };
+        let before = copies(&sim);
+        wal.release(35).await.unwrap();
+        settle(&sim).await;
+        for index in 41..=80 {
+            wal.append(&payload(index, 3000)[..]).await.unwrap();
+        }
+        wal.release(75).await.unwrap();
+        settle(&sim).await;
+        assert!(segments(&sim)[0].seq > names[names.len() - 1].seq);
+        assert!(before == copies(&sim));
+        wal.close().await.unwrap();
+    });
+}
+
+/// What could not be removed is tried again, and a log of fixed size gets its room after all.
+#[test]
+fn what_was_not_removed_is_tried_again() {
+    let sim = machine(17);
+    sim.block_on(async {
+        let options = bounded().recycle(false).when_full(crate::WhenFull::Fail);
+        let wal = start_on(&sim, options, How::OpenOrCreate).await.unwrap().0;
+        let mut index = 0;
+        let mut fill = async || {
+            while wal.append(&payload(index + 1, 2000)[..]).await.is_ok() {
+                index += 1;
+            }
+            index
+        };
+        let full = fill().await;
+        assert_eq!(files(&sim).len(), 4);
+        sim.fail_next(OpKind::Remove, EIO);
+        wal.release(full).await.unwrap();
+        settle(&sim).await;
+        let again = fill().await;
+        assert!(again > full, "what could be removed made room");
+        wal.release(again).await.unwrap();
+        settle(&sim).await;
+        assert!(fill().await > again + (again - full) / 2, "and so did the rest, later");
+        wal.close().await.unwrap();
+    });
+}

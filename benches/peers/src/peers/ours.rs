@@ -3,7 +3,8 @@
 use crate::peer::*;
 use bytes::Bytes;
 use seawal::{
-    Backend, GroupCommit, GroupDecision, GroupPolicy, GroupView, Options, Prealloc, Reader, SyncMethod, Wal,
+    Backend, GroupCommit, GroupDecision, GroupPolicy, GroupView, Options, Prealloc, Reader,
+    SyncMethod, Wal,
 };
 use std::collections::VecDeque;
 use std::path::Path;
@@ -102,8 +103,7 @@ impl GroupPolicy for Always {
 
 fn always(way: Way) -> Options {
     let (answered_at, latency) = (Duration::ZERO, Duration::ZERO);
-    Options::new()
-        .group_policy(move || Box::new(Always { way, expected: 0, answered_at, latency }))
+    Options::new().group_policy(move || Box::new(Always { way, expected: 0, answered_at, latency }))
 }
 
 fn open(dir: &Path, options: Options) -> Result<Box<dyn Peer>> {
