@@ -71,7 +71,12 @@ fn steps() -> Vec<Step> {
         append(2, 9000),
         Step::Release(11),
         Step::Truncate(11),
-        append(1, 2000),
+        // The files that became free come round.
+        append(3, 9000),
+        append(3, 9000),
+        Step::Release(16),
+        append(3, 9000),
+        append(3, 9000),
     ]
 }
 
@@ -143,7 +148,8 @@ fn check(sim: &Sim, options: Options, known: &Known, story: &str) {
 }
 
 fn crash_at_every_operation(crash: impl Fn(&Sim), name: &str) {
-    for options in [options(), direct().prealloc(Prealloc::ZeroFill).segment_bytes(32 << 10)] {
+    let small = || direct().segment_bytes(32 << 10);
+    for options in [options(), small(), small().prealloc(Prealloc::ZeroFill)] {
         let sim = machine(0);
         sim.block_on(life(sim.clone(), options.clone(), Shared::default())).unwrap();
         for at in 1..=sim.operations() + 1 {
