@@ -743,3 +743,28 @@ fn what_was_not_removed_is_tried_again() {
         wal.close().await.unwrap();
     });
 }
+
+/// Where no segment can go, a release is only remembered: closing writes it down, a crash takes it back.
+#[test]
+fn a_release_that_frees_nothing_is_written_down_when_the_log_is_closed() {
+    let sim = machine(18);
+    let wal = sim.block_on(async {
+        let wal = filled(&sim, 5).await;
+        let written = wal.stats().bytes;
+        wal.release(2).await.unwrap();
+        assert_eq!((wal.first_index(), wal.stats().bytes), (3, written));
+        wal.close().await.unwrap();
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!(recovery.first_index, Some(3));
+        wal.release(4).await.unwrap();
+        assert_eq!(wal.first_index(), 5);
+        wal
+    });
+    sim.kill();
+    drop(wal);
+    sim.block_on(async {
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!(recovery.first_index, Some(3));
+        wal.close().await.unwrap();
+    });
+}
