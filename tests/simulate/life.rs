@@ -302,10 +302,12 @@ impl Life {
                 Some(_) => !matches!(poll, Poll::Ready(Err(_))),
                 None => false,
             };
-            if accepted && let Some(call) = call.take() {
-                if let Call::Truncate { index, .. } = &call {
+            if accepted && let Some(mut call) = call.take() {
+                if let Call::Truncate { index, may_be_released } = &mut call {
+                    // Others may have released it since the call was made.
+                    *may_be_released |= self.oracle.borrow().may_be_released(*index);
                     let mut all = self.truncating.borrow_mut();
-                    all.iter_mut().filter(|(of, _)| of == index).for_each(|(_, is)| *is = true);
+                    all.iter_mut().filter(|(of, _)| *of == *index).for_each(|(_, is)| *is = true);
                 }
                 first = before + 1;
                 id = Some(self.accept(call, first));
