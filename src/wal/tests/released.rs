@@ -40,13 +40,14 @@ struct Followed {
     tail: Tail,
     from: u64,
     events: Vec<Event>,
-    /// So many are behind it.
-    passed: usize,
+    /// So many are behind it: one of these, where what was written again is what was there.
+    passed: Vec<usize>,
 }
 
 impl Followed {
     fn new(wal: &Wal, model: &Model, from: u64) -> Followed {
-        let mut followed = Followed { tail: wal.tail(from), from, events: Vec::new(), passed: 0 };
+        let mut followed =
+            Followed { tail: wal.tail(from), from, events: Vec::new(), passed: vec![0] };
         followed.appended(from, &model.entries[from as usize - 1..]);
         followed
     }
@@ -77,24 +78,37 @@ impl Followed {
             let next = match select(pin!(self.tail.next()), pin!(patience)).await {
                 Either::Left((next, _)) => next.expect("the log is open"),
                 Either::Right(_) => {
-                    let missed = self.events[self.passed..].iter().find(|event| event.valid);
-                    assert!(missed.is_none(), "{:?} was left out", missed.map(|event| event.index));
+                    let missed = |passed: &usize| {
+                        let missed = self.events[*passed..].iter().find(|event| event.valid);
+                        missed.map(|event| event.index)
+                    };
+                    let missed: Vec<_> = self.passed.iter().map(missed).collect();
+                    assert!(missed.contains(&None), "{missed:?} was left out");
                     return false;
                 }
             };
             match next {
                 Ok(entry) => {
                     let is_it = |e: &Event| (e.index, &e.data) == (entry.index, &entry.data);
-                    let ahead = &self.events[self.passed..];
-                    let at = ahead.iter().position(is_it);
-                    let at = at.unwrap_or_else(|| panic!("{} does not follow", entry.index));
-                    assert!(ahead[..at].iter().all(|event| !event.valid), "one was left out");
-                    self.passed += at + 1;
+                    let mut passed = Vec::new();
+                    for &before in &self.passed {
+                        for (at, event) in self.events.iter().enumerate().skip(before) {
+                            if is_it(event) && !passed.contains(&(at + 1)) {
+                                passed.push(at + 1);
+                            }
+                            if event.valid {
+                                break;
+                            }
+                        }
+                    }
+                    assert!(!passed.is_empty(), "{} does not follow", entry.index);
+                    self.passed = passed;
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Released, "{error}");
                     assert_eq!(error.first_index(), Some(base + 1), "{error}");
-                    let mut ahead = self.events[self.passed..].iter();
+                    let first = self.passed.iter().min().copied().unwrap_or(0);
+                    let mut ahead = self.events[first..].iter();
                     assert!(ahead.any(|event| event.index <= base), "nothing of it was released");
                     return true;
                 }
