@@ -37,6 +37,7 @@ impl Log {
             record_bytes_max: 1 << 10,
             group_bytes_max: 4096,
             group_records_max: 2,
+            append_bytes_max: u64::MAX,
         });
         let durable = AtomicU64::new(0);
         Arc::new(Log { queue: Arc::new(queue), durable, records: Mutex::default(), tells_written })
