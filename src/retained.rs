@@ -43,6 +43,8 @@ pub(crate) struct Retained {
     segments: Vec<Segment>,
     /// Entries up to this index are not wanted, and the term of that one.
     released: (u64, u64),
+    /// The first segment that is needed to read what follows that.
+    needed: Seq,
     pins: BTreeMap<u64, Pin>,
     places: u64,
 }
@@ -58,7 +60,9 @@ struct Pin {
 
 impl Retained {
     pub(crate) fn new(segments: Vec<Segment>, released: (u64, u64)) -> Retained {
-        Retained { segments, released, ..Retained::default() }
+        let mut retained = Retained { segments, released, ..Retained::default() };
+        retained.find_needed();
+        retained
     }
 
     /// A segment begins; the one before it is sealed now, with so many bytes.
@@ -68,6 +72,7 @@ impl Retained {
                 (sealed_bytes, segment.noted, Duration::ZERO);
         }
         self.segments.push(segment);
+        self.find_needed();
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
@@ -87,11 +92,17 @@ impl Retained {
     /// Entries up to `index` are not wanted any more.
     pub(crate) fn release(&mut self, index: u64, term: u64) {
         self.released = self.released.max((index, term));
+        self.find_needed();
     }
 
     /// Whether a segment could go if entries up to `index` were released.
     pub(crate) fn frees(&self, index: u64) -> bool {
         self.needed_from(index) > 0
+    }
+
+    fn find_needed(&mut self) {
+        let at = self.needed_from(self.released.0);
+        self.needed = self.segments.get(at).map_or(Seq(0), |segment| segment.seq);
     }
 
     /// The number of segments before the first that is needed to read what follows `index`.
@@ -106,15 +117,22 @@ impl Retained {
         pinned.unwrap_or(self.released).min(self.released)
     }
 
+    /// The first segment that somebody wants.
+    fn wanted_from(&self) -> Seq {
+        let pinned = self.pins.values().map(|pin| pin.seq).min();
+        pinned.unwrap_or(self.needed).min(self.needed)
+    }
+
+    /// Whether there is a segment that nobody wants. Readers ask whenever they have got on.
+    pub(crate) fn has_unwanted(&self) -> bool {
+        self.segments.first().is_some_and(|oldest| oldest.seq < self.wanted_from())
+    }
+
     /// Takes out the segments that nobody wants, oldest first. The newest always stays.
     pub(crate) fn take_unwanted(&mut self) -> Vec<Segment> {
-        let needed = self.needed_from(self.released.0);
-        let pinned = self.pins.values().map(|pin| pin.seq).min();
-        let unwanted = match pinned {
-            Some(pinned) => self.segments.partition_point(|segment| segment.seq < pinned),
-            None => needed,
-        };
-        self.segments.drain(..unwanted.min(needed)).collect()
+        let wanted = self.wanted_from();
+        let unwanted = self.segments.partition_point(|segment| segment.seq < wanted);
+        self.segments.drain(..unwanted).collect()
     }
 
     /// From now on all segments stay; gives the place of the pin.

@@ -88,6 +88,14 @@ impl State {
         }
     }
 
+    /// Who removes segments, if there is something to do. Readers ask this whenever they have got on or go: mostly there is
+    /// nothing, and the submission thread is let sleep.
+    fn remover_if_due(&mut self) -> Option<Waker> {
+        let base = self.durable.live.base();
+        let due = self.retained.has_unwanted() || self.retained.unread().0 > base;
+        if due { self.remover.take() } else { None }
+    }
+
     /// Those whose wait is over.
     fn due(&mut self) -> Vec<Waker> {
         // An empty map is what there is most of the time.
@@ -315,7 +323,7 @@ impl Pin {
     pub(crate) fn move_to(&self, seq: Seq) {
         let mut state = self.watermark.lock();
         state.retained.move_pin(self.place, seq);
-        let remover = state.remover.take();
+        let remover = state.remover_if_due();
         drop(state);
         remover.into_iter().for_each(wake);
     }
@@ -325,7 +333,7 @@ impl Drop for Pin {
     fn drop(&mut self) {
         let mut state = self.watermark.lock();
         state.retained.unpin(self.place);
-        let remover = state.remover.take();
+        let remover = state.remover_if_due();
         drop(state);
         remover.into_iter().for_each(wake);
     }
@@ -431,7 +439,7 @@ impl Mover {
     pub(crate) fn release(&self, index: u64, term: u64) {
         let mut state = self.watermark.lock();
         state.retained.release(index, term);
-        let remover = state.remover.take();
+        let remover = state.remover_if_due();
         drop(state);
         remover.into_iter().for_each(wake);
     }
@@ -549,6 +557,10 @@ pub(crate) fn of_nothing() -> (Mover, Watermark) {
 mod tests {
     use super::*;
     use std::future::Future;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
 
     #[test]
     fn who_stops_waiting_leaves_nothing_behind() {
@@ -578,5 +590,45 @@ mod tests {
         assert_eq!(watermark.lock().waiters.len(), 40);
         drop(all);
         assert_eq!(watermark.lock().waiters.len(), 0);
+    }
+
+    /// Each `get` woke the submission thread, which found that there was nothing to remove.
+    #[test]
+    fn who_reads_wakes_the_remover_only_if_there_is_something_to_remove() {
+        struct Count(AtomicUsize);
+        impl Wake for Count {
+            fn wake(self: Arc<Count>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let segment = |seq| Segment::new(Seq(seq), 10 * seq, Path::new("x"), 1, Duration::ZERO);
+        let (mover, watermark) = super::watermark(Start {
+            position: Position::default(),
+            live: Live::after(0, 0),
+            index: SparseIndex::default(),
+            segments: (0..3).map(segment).collect(),
+            released: (0, 0),
+            recent_bytes_max: 0,
+        });
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let mut unwanted = Box::pin(watermark.unwanted());
+        assert!(unwanted.as_mut().poll(&mut context).is_pending());
+        let read = |seq| {
+            let pin = watermark.pin();
+            pin.move_to(Seq(seq));
+            pin
+        };
+        (0..100).for_each(|at| drop(read(at % 3)));
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        let held = read(0);
+        mover.release(10, 1);
+        drop(held);
+        assert!(count.0.load(Ordering::Relaxed) > 0);
+        let Poll::Ready(removed) = unwanted.as_mut().poll(&mut context) else {
+            panic!("the first segment is not wanted");
+        };
+        assert_eq!(removed.len(), 1);
     }
 }
