@@ -5,10 +5,13 @@
 
 use crate::error::Error;
 use crate::sync::{Mutex, MutexGuard};
+use crate::watermark::unharmed;
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
+use tokio::sync::oneshot;
 
 /// The queue. Senders and the one receiver share it.
 #[derive(Debug)]
@@ -87,6 +90,18 @@ impl<T> Inbox<T> {
         drop(state);
         drop(replaced);
         Poll::Pending
+    }
+}
+
+/// Does the work for somebody who waits for it, and tells him. If he goes before, it ends at its next operation.
+pub(crate) async fn answer<T>(mut reply: oneshot::Sender<T>, work: impl Future<Output = T>) {
+    let mut work = pin!(work);
+    let done = poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Pending => reply.poll_closed(context).map(|()| None),
+        done => done.map(Some),
+    });
+    if let Some(outcome) = done.await {
+        unharmed(|| drop(reply.send(outcome)));
     }
 }
 

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("index", &["format"]),
     ("recent", &["format"]),
     ("retained", &[]),
-    ("inbox", &["sync"]),
+    ("inbox", &["sync", "watermark"]),
     ("metrics", &[]),
     // What threads meet at, for those that loom looks at.
     ("sync", &[]),

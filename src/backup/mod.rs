@@ -24,16 +24,13 @@ pub(crate) mod source;
 mod target;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::inbox::Inbox;
+use crate::inbox::{self, Inbox};
 use crate::io::Disk;
 use crate::types::Position;
 use copying::Copies;
 use source::{Origin, Source};
-use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use target::Target;
 use tokio::sync::oneshot;
@@ -95,18 +92,8 @@ pub(crate) async fn serve<D: Disk>(disk: D, requests: Arc<Inbox<BackupRequest>>)
     while let Some(request) = requests.receive().await {
         let on = disk.clone();
         disk.spawn(async move {
-            let BackupRequest { dir, origin, to, copy_by, mut reply } = request;
-            let outcome = {
-                let mut work = pin!(backup(&on, &dir, &origin, &to, copy_by));
-                poll_fn(|context| match work.as_mut().poll(context) {
-                    Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                    Poll::Pending => reply.poll_closed(context).map(|()| None),
-                })
-                .await
-            };
-            if let Some(outcome) = outcome {
-                crate::watermark::unharmed(|| drop(reply.send(outcome)));
-            }
+            let BackupRequest { dir, origin, to, copy_by, reply } = request;
+            inbox::answer(reply, backup(&on, &dir, &origin, &to, copy_by)).await;
         });
     }
 }

@@ -7,14 +7,14 @@
 
 use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{LogId, Mark};
+use crate::format::LogId;
 use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::recovery::frames::Pieces;
+use crate::recovery::scan;
 use crate::recovery::sealed::{self, Manner};
 use crate::recovery::walk::{Heeds, SegmentEnd, Walk};
 use crate::segment::dir::{self, SegmentFile};
 use crate::segment::name::{PREPARED, SegmentName};
-use crate::types::Position;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -45,21 +45,7 @@ impl<D: Disk> Target<D> {
     /// Takes a directory for a backup of the log in `source`, and makes it if need be.
     pub(super) async fn open(disk: &D, source: &Path, dir: &Path) -> Result<Target<D>> {
         check_place(disk, source, dir)?;
-        match disk.create_dir(dir).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    "the directory above it does not exist",
-                )
-                .at_path(dir)
-                .next("create that first"));
-            }
-            Err(error) => return Err(Error::io("creating the directory", dir, error)),
-        }
-        // Also when it was there: whoever made it may have died before this.
-        dir::sync(disk, parent(dir)).await?;
+        dir::make(disk, dir).await?;
         check_names(disk, dir).await?;
         let lock = lock(disk, dir).await?;
         match Target::held(disk, dir).await {
@@ -202,7 +188,7 @@ impl<D: Disk> Target<D> {
 fn check_place<D: Disk>(disk: &D, source: &Path, dir: &Path) -> Result<()> {
     let asked = match disk.is_within(dir, source) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            disk.is_within(parent(dir), source)
+            disk.is_within(dir::parent(dir), source)
         }
         asked => asked,
     };
@@ -243,14 +229,6 @@ async fn check_names<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
 fn is_copying(name: &std::ffi::OsStr) -> bool {
     let segment = name.to_str().and_then(|name| name.strip_suffix(COPYING));
     segment.is_some_and(|segment| SegmentName::parse(segment).is_some())
-}
-
-fn parent(dir: &Path) -> &Path {
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => dir,
-    }
 }
 
 /// Keeps other backups away. A file that is left over is taken: its lock went with the process.
@@ -298,11 +276,7 @@ pub(super) async fn lock_segment<D: Disk>(disk: &D, path: &Path) -> Result<D::Fi
 async fn log_id<D: Disk>(disk: &D, segment: &SegmentFile) -> Result<Option<LogId>> {
     let file = disk.open(&segment.path, Access::Read, Lane::Background).await;
     let file = file.map_err(|error| super::source::gone_or(&segment.path, "opening", error))?;
-    let head = file.read_at(0, BLOCK_BYTES).await;
-    let head = head.map_err(|error| Error::io("reading", &segment.path, error).at_offset(0))?;
-    let mark = Mark::in_frame(&head);
-    let mark = mark.filter(|mark| mark.counts(None, Position::new(segment.name.seq, 0)));
-    Ok(mark.map(|mark| mark.log_id))
+    scan::log_id_in_head(&file, segment).await
 }
 
 fn diverged(path: &Path, what: &str) -> Error {

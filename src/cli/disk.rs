@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{self, Backend, Disk, OnDisk};
 use crate::options::Options;
 use crate::recovery::scan::{self, Scan};
+use crate::segment::dir::{self, SegmentFile};
 use crate::types::Start;
 use std::path::Path;
 
@@ -29,5 +30,20 @@ impl OnDisk for ScanJob<'_> {
 
     async fn run<D: Disk>(self, disk: D) -> Result<Scan> {
         scan::scan_unlocked(&disk, self.dir, self.start).await
+    }
+}
+
+/// The segments in the directory of a log.
+pub(super) fn segments(dir: &Path) -> Result<Vec<SegmentFile>> {
+    run(ListJob(dir))?
+}
+
+struct ListJob<'a>(&'a Path);
+
+impl OnDisk for ListJob<'_> {
+    type Output = Result<Vec<SegmentFile>>;
+
+    async fn run<D: Disk>(self, disk: D) -> Self::Output {
+        dir::list_log(&disk, self.0).await
     }
 }

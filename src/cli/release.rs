@@ -1,6 +1,7 @@
 //! `seawal release`: lets go of what is not needed any more.
 
 use super::args;
+use super::disk;
 use super::exit::Code;
 use super::output;
 use crate::options::Options;
@@ -61,13 +62,10 @@ struct Files {
 impl Files {
     /// The segments in a directory.
     fn of(dir: &Path) -> anyhow::Result<Files> {
-        let mut files = Files { count: 0, bytes: 0 };
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == "wal") {
-                files.count += 1;
-                files.bytes += entry.metadata()?.len();
-            }
+        let segments = disk::segments(dir)?;
+        let mut files = Files { count: segments.len(), bytes: 0 };
+        for segment in &segments {
+            files.bytes += std::fs::metadata(&segment.path)?.len();
         }
         Ok(files)
     }

@@ -9,9 +9,8 @@ use super::exit::{self, Code};
 use super::output::file_name;
 use super::output::{self, Stdout};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Disk, OnDisk};
 use crate::recovery::scan::Scan;
-use crate::segment::dir::{self, SegmentFile};
+use crate::segment::dir::SegmentFile;
 use crate::types::{Snapshot, Start};
 use crate::wal::{Reader, Recovery};
 use clap::Args;
@@ -70,20 +69,10 @@ struct SegmentStat {
     index: u64,
 }
 
-struct ListJob<'a>(&'a Path);
-
-impl OnDisk for ListJob<'_> {
-    type Output = Result<Vec<SegmentFile>>;
-
-    async fn run<D: Disk>(self, disk: D) -> Self::Output {
-        dir::list_log(&disk, self.0).await
-    }
-}
-
 impl Report {
     /// An error only where there is nothing to report on.
     fn of(dir: &Path, start: Option<Start>) -> Result<Report> {
-        let segments = disk::run(ListJob(dir))??;
+        let segments = disk::segments(dir)?;
         let mut scan = disk::scan(dir, start.unwrap_or_default());
         let released = |error: &Error| error.kind() == ErrorKind::Released;
         let released = start.is_none() && scan.as_ref().is_err_and(released);

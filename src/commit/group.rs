@@ -28,7 +28,7 @@ impl AddAssign for Room {
 }
 
 /// A group, from the moment the first append joins it until it is answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Group {
     /// Its number among those of this open log: groups are answered in this order.
     pub number: u64,
@@ -57,21 +57,6 @@ enum Item {
         len: usize,
     },
     Record(Record),
-}
-
-impl Default for Group {
-    fn default() -> Group {
-        Group {
-            number: 0,
-            appends: 0,
-            bytes_max: 0,
-            room: Room::default(),
-            wants_disk: false,
-            kind: MarkKind::Entries,
-            items: Vec::new(),
-            copied: Vec::new(),
-        }
-    }
 }
 
 impl Group {

@@ -31,8 +31,7 @@ impl<D: Disk> Committer<D> {
     /// Says why, if nothing is to be released.
     async fn release_up_to(&mut self, index: u64) -> Result<Option<Error>> {
         let mark = self.mover.watermark();
-        let written_down = self.tail.released.as_ref().map_or(0, |released| released.index);
-        if index <= mark.released().0 && (index <= written_down || !mark.frees(index)) {
+        if index <= mark.released().0 && (index <= self.written_down() || !mark.frees(index)) {
             return Ok(None);
         }
         let durable = mark.with_live(Durability::Durable, |live| match live.base_and_term() {
@@ -45,9 +44,8 @@ impl<D: Disk> Committer<D> {
             let error = Error::new(ErrorKind::InvalidInput, what);
             return Ok(Some(error.next("nothing was released")));
         };
-        let state = self.tail.state;
-        if !state.is_empty() && index > state.commit {
-            let commit = state.commit;
+        if !self.is_committed(index) {
+            let commit = self.tail.state.commit;
             let what = format!("index {index} is not committed: the last hard state says {commit}");
             let error = Error::new(ErrorKind::InvalidInput, what);
             let next = "nothing was released: save the hard state that commits it first";
@@ -70,8 +68,7 @@ impl<D: Disk> Committer<D> {
     /// Writes down what was released, if that was not.
     pub(super) async fn write_release(&mut self) -> Result<()> {
         let (index, term) = self.mover.watermark().released();
-        let written_down = self.tail.released.as_ref().map_or(0, |released| released.index);
-        if index <= written_down {
+        if index <= self.written_down() {
             return Ok(());
         }
         // Without space for it the entries are there again the next time.
@@ -89,20 +86,27 @@ impl<D: Disk> Committer<D> {
             // As many of them as can go.
             let wanted = (1..=surplus).rev().map(|at| segments[at].index);
             let allowed = wanted.filter_map(|index| {
-                let commit = self.tail.state.commit;
-                let committed = self.tail.state.is_empty() || index <= commit;
                 let live = |live: &Live| live.term_of(index);
-                let term = mark.with_live(Durability::Durable, live).filter(|_| committed)?;
-                Some((index, term))
+                let term = mark.with_live(Durability::Durable, live)?;
+                self.is_committed(index).then_some((index, term))
             });
             released = released.max(allowed.max().unwrap_or_default());
         }
         let (index, term) = released;
-        let written_down = self.tail.released.as_ref().map_or(0, |released| released.index);
-        if index > written_down && self.queue.accept_release(index, term).is_ok() {
+        if index > self.written_down() && self.queue.accept_release(index, term).is_ok() {
             self.staged.release(index, term);
             self.tail.take_in(RecordRef::Release(&self.record_of(index, term)));
         }
+    }
+
+    /// The last index whose release the next opening will find.
+    fn written_down(&self) -> u64 {
+        self.tail.released.as_ref().map_or(0, |released| released.index)
+    }
+
+    /// Where there is no hard state, nothing that is durable is replaced.
+    fn is_committed(&self, index: u64) -> bool {
+        self.tail.state.is_empty() || index <= self.tail.state.commit
     }
 
     fn record_of(&self, index: u64, term: u64) -> Snapshot {

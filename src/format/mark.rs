@@ -43,11 +43,12 @@ const _: () = assert!(*MARK_IN_FRAME.start() + MARK_BYTES + 7 > MARK_FRAME_BYTES
 pub(crate) struct LogId(pub [u8; 16]);
 
 /// Why the group was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum MarkKind {
     /// The first record of a segment.
     Head = 1,
     /// Records of callers.
+    #[default]
     Entries = 2,
     /// Nothing was appended for a while: proves the groups before it.
     Idle = 3,

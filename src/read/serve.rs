@@ -5,20 +5,17 @@
 
 use super::piece::{CHUNK_BYTES, Piece, Span};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inbox::Inbox;
+use crate::inbox::{self, Inbox};
 use crate::io::{Access, AlignedBuf, BLOCK_BYTES, BlockingFile, Disk, DiskFile, Lane};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Pieces that are made at the same time, over all readers of a log.
@@ -79,16 +76,8 @@ pub(crate) async fn serve<D: Disk>(
         metrics.pieces_read.add(1);
         let files = Rc::clone(&files);
         disk.spawn(async move {
-            let ReadRequest { path, sealed, span, mut reply } = request;
-            let mut piece = pin!(files.piece(&path, sealed, span));
-            // Or he goes while it is made: what a helper does stops when nobody waits for it.
-            let made = poll_fn(|context| match piece.as_mut().poll(context) {
-                Poll::Pending if reply.poll_closed(context).is_ready() => Poll::Ready(None),
-                made => made.map(Some),
-            });
-            if let Some(answer) = made.await {
-                let _ = reply.send(answer);
-            }
+            let ReadRequest { path, sealed, span, reply } = request;
+            inbox::answer(reply, files.piece(&path, sealed, span)).await;
             drop(slot);
         });
     }

@@ -328,16 +328,25 @@ async fn log_id_of_heads<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<
     for segment in segments.iter().rev() {
         let file = disk.open(&segment.path, Access::Read, Lane::Commit).await;
         let file = file.map_err(|error| Error::io("opening", &segment.path, error))?;
-        // Of a log of etcd's there may be many: no more of each than it takes.
-        const _: () = assert!(MARK_FRAME_BYTES <= BLOCK_BYTES as u64);
-        let head = file.read_at(0, BLOCK_BYTES).await;
-        let head = head.map_err(|error| Error::io("reading", &segment.path, error).at_offset(0))?;
-        let mark = Mark::in_frame(&head);
-        if let Some(mark) = mark.filter(|m| m.counts(None, Position::new(segment.name.seq, 0))) {
-            return Ok(Some(mark.log_id));
+        if let Some(id) = log_id_in_head(&file, segment).await? {
+            return Ok(Some(id));
         }
     }
     Ok(None)
+}
+
+/// The id in the head of a segment; `None` without a mark there.
+pub(crate) async fn log_id_in_head<F: DiskFile>(
+    file: &F,
+    segment: &SegmentFile,
+) -> Result<Option<LogId>> {
+    // Of a log of etcd's there may be many: no more of each than it takes.
+    const _: () = assert!(MARK_FRAME_BYTES <= BLOCK_BYTES as u64);
+    let head = file.read_at(0, BLOCK_BYTES).await;
+    let head = head.map_err(|error| Error::io("reading", &segment.path, error).at_offset(0))?;
+    let mark = Mark::in_frame(&head);
+    let mark = mark.filter(|mark| mark.counts(None, Position::new(segment.name.seq, 0)));
+    Ok(mark.map(|mark| mark.log_id))
 }
 
 pub(super) fn damaged(path: &Path, stop: &Stop, row: Row) -> Error {

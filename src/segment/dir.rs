@@ -4,6 +4,7 @@ use super::name::SegmentName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, DiskFile};
 use crate::types::Seq;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,6 +118,33 @@ pub(crate) async fn lock_newest<D: Disk>(
         }
         drop(file);
         disk.sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Makes a directory, unless it is there, and its name durable.
+pub(crate) async fn make<D: Disk>(disk: &D, dir: &Path) -> Result<()> {
+    match disk.create_dir(dir).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::new(ErrorKind::NotFound, "the directory above it does not exist")
+                .at_path(dir)
+                .next("create that first"));
+        }
+        Err(error) => return Err(Error::io("creating the directory", dir, error)),
+    }
+    // Also when it was there: whoever made it may have died before this.
+    let parent = parent(dir);
+    let synced = disk.sync_dir(parent).await;
+    synced.map_err(|error| Error::io("syncing the parent directory", parent, error))
+}
+
+/// The directory above.
+pub(crate) fn parent(dir: &Path) -> &Path {
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => dir,
     }
 }
 

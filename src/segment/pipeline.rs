@@ -189,7 +189,8 @@ impl<D: Disk> Pipeline<D> {
                 let source = self.spares.take().ok_or_else(|| full(dir))?;
                 let mut late = obtain(disk, dir, preparation, &self.spares, source).await?;
                 if late.used {
-                    clear_at_once(&late.file, &late.path, 0..preparation.space()).await?;
+                    let all = 0..preparation.space();
+                    zero_at_once(&late.file, &late.path, all, Zeroing::Unwritten).await?;
                     late.used = false;
                 }
                 late.file.set_direct(preparation.direct).map_err(|e| direct(&late.path, e))?;
@@ -270,7 +271,8 @@ async fn fill<D: Disk>(
         }
     }
     if *used {
-        clear_at_once(file, path, *zeroed..preparation.space()).await?;
+        let rest = *zeroed..preparation.space();
+        zero_at_once(file, path, rest, Zeroing::Unwritten).await?;
         *used = false;
     }
     file.set_direct(preparation.direct).map_err(|error| direct(path, error))?;
@@ -318,30 +320,23 @@ pub(crate) fn zeros_past_the_cache<F: DiskFile>(file: &F) {
     }
 }
 
-/// Writes zeros at once, without any pace, and makes them durable: for what is left of a segment that is not yet in use.
-pub(crate) async fn zero_rest<F: DiskFile>(file: &F, path: &Path, range: Range<u64>) -> Result<()> {
+/// Makes a range zeros at once, without any pace, and durable: what is left of a segment that is not yet in use, or what is
+/// in a file that was a segment before. Nothing of that may be there when its first group is written: a dead group would
+/// come back.
+pub(crate) async fn zero_at_once<F: DiskFile>(
+    file: &F,
+    path: &Path,
+    range: Range<u64>,
+    zeroing: Zeroing,
+) -> Result<()> {
     let Range { start, end } = range;
-    let zeroed = match file.zero_range(start, end - start, Zeroing::Written).await {
+    let zeroed = match file.zero_range(start, end - start, zeroing).await {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             file.write_zeros(start, end - start).await
         }
         outcome => outcome,
     };
     zeroed.map_err(|error| Error::io("zero-filling", path, error))?;
-    file.sync_data().await.map_err(|error| Error::io("syncing zeros", path, error))
-}
-
-/// Makes zeros of what is in a file that was a segment before, durably and without any pace. Nothing of it may be there
-/// when its first group is written: a dead group would come back.
-async fn clear_at_once<F: DiskFile>(file: &F, path: &Path, range: Range<u64>) -> Result<()> {
-    let Range { start, end } = range;
-    let cleared = match file.zero_range(start, end - start, Zeroing::Unwritten).await {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            file.write_zeros(start, end - start).await
-        }
-        outcome => outcome,
-    };
-    cleared.map_err(|error| Error::io("clearing a used segment", path, error))?;
     file.sync_data().await.map_err(|error| Error::io("syncing zeros", path, error))
 }
 

@@ -5,6 +5,7 @@ use crate::format::{Chain, GroupEncoder, LogId, MarkKind, Place, Record};
 use crate::io::{self, Disk};
 use crate::options::Options;
 use crate::segment::active::Active;
+use crate::segment::dir;
 use crate::segment::method::Method;
 use crate::segment::name::{PREPARED, SegmentName};
 use crate::segment::pipeline::{self, LeftOver, Preparation};
@@ -23,24 +24,7 @@ pub(super) async fn create<D: Disk>(disk: &D, dir: &Path, options: &Options) -> 
     if has_log(disk, dir).await? {
         return Err(exists());
     }
-    match disk.create_dir(dir).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::new(ErrorKind::NotFound, "the directory above it does not exist")
-                .at_path(dir)
-                .next("create that first"));
-        }
-        Err(error) => return Err(Error::io("creating the directory", dir, error)),
-    }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => dir,
-    };
-    disk.sync_dir(parent)
-        .await
-        .map_err(|error| Error::io("syncing the parent directory", parent, error))?;
+    dir::make(disk, dir).await?;
 
     let whose = LeftOver::MayBeAnothers;
     let preparation =

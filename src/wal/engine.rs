@@ -16,7 +16,7 @@ use crate::commit::spin::Spin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::MarkKind;
 use crate::inbox::Inbox;
-use crate::io::{self, Backend, Disk, DiskFile, OnDisk};
+use crate::io::{self, Backend, Disk, DiskFile, OnDisk, Zeroing};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::read::serve::{self, OpenFiles, ReadRequest};
@@ -421,7 +421,7 @@ async fn make_ready<D: Disk>(
     let to = (*allocated).min(from + OPEN_ZERO_BYTES_MAX) / block * block;
     if preparation.zero_fill && from < to {
         pipeline::zeros_past_the_cache(&**file);
-        pipeline::zero_rest(&**file, path, from..to).await?;
+        pipeline::zero_at_once(&**file, path, from..to, Zeroing::Written).await?;
         committer.active.zeroed = to;
     }
     let Active { file, path, offset, .. } = &committer.active;
