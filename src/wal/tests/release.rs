@@ -768,3 +768,21 @@ fn a_release_that_frees_nothing_is_written_down_when_the_log_is_closed() {
         wal.close().await.unwrap();
     });
 }
+
+/// A record that is larger than a segment does not take the space that is left for the record of a release.
+#[test]
+fn a_large_record_leaves_room_for_a_release() {
+    let sim = machine(20);
+    sim.block_on(async {
+        let wal = filled(&sim, 20).await;
+        settle(&sim).await;
+        sim.set_free_bytes(Some(0));
+        // It would fill the next segment almost to its end.
+        let error = wal.append(vec![7; 24_150]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        wal.release(20).await.unwrap();
+        settle(&sim).await;
+        assert!(segments(&sim).len() < 3, "{:?}", segments(&sim));
+        wal.close().await.unwrap();
+    });
+}
