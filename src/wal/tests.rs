@@ -252,6 +252,25 @@ async fn collect(mut entries: Entries) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
+/// Entries of 3 KiB, one after another.
+async fn append(wal: &Wal, entries: std::ops::RangeInclusive<u64>) {
+    for index in entries {
+        assert_eq!(wal.append(&payload(index, 3000)[..]).await.unwrap(), index);
+    }
+}
+
+/// A log with so many of them, in segments of 16 KiB.
+async fn filled(sim: &Sim, entries: u64) -> Wal {
+    let wal = start_on(sim, options(), How::OpenOrCreate).await.unwrap().0;
+    append(&wal, 1..=entries).await;
+    wal
+}
+
+/// Until there is nothing more to do.
+async fn settle(sim: &Sim) {
+    sim.sleep(Duration::from_millis(300)).await;
+}
+
 /// How many operations a whole life takes.
 fn operations_of_a_life(options: &Options) -> u64 {
     let sim = machine(0);

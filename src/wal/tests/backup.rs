@@ -16,19 +16,6 @@ async fn start_at(sim: &Sim, dir: &str, options: Options, how: How) -> Result<(W
     super::super::start_on(sim.disk(options.disk_config()), Path::new(dir), options, how).await
 }
 
-/// So many entries of 3 KiB, in segments of 16 KiB.
-async fn append(wal: &Wal, entries: std::ops::RangeInclusive<u64>) {
-    for index in entries {
-        assert_eq!(wal.append(&payload(index, 3000)[..]).await.unwrap(), index);
-    }
-}
-
-async fn filled(sim: &Sim, entries: u64) -> Wal {
-    let wal = start_on(sim, options(), How::OpenOrCreate).await.unwrap().0;
-    append(&wal, 1..=entries).await;
-    wal
-}
-
 fn segments(sim: &Sim, dir: &str) -> Vec<String> {
     let names = sim.list_dir(dir).unwrap_or_default().into_iter();
     let names = names.map(|name| name.into_string().unwrap());
@@ -40,10 +27,6 @@ fn contents(sim: &Sim, dir: &str) -> Vec<(String, Vec<u8>)> {
     let names = sim.list_dir(dir).unwrap_or_default().into_iter();
     let names = names.map(|name| name.into_string().unwrap());
     names.map(|name| (name.clone(), sim.read_file(format!("{dir}/{name}")).unwrap())).collect()
-}
-
-async fn settle(sim: &Sim) {
-    sim.sleep(Duration::from_millis(300)).await;
 }
 
 /// The entries of the log in a directory, which is not changed.
