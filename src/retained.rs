@@ -4,6 +4,9 @@
 //! as it may hold an entry that was not released, by etcd's rule: to read what follows index *i*, one begins at the last
 //! segment whose name has an index of at most *i*. And it stays as long as somebody has a *pin* on it or on one before it:
 //! who reads a range, or copies the log, is not cut off in the middle.
+//!
+//! And the segment stays that says what was released: without it nobody would know why the log does not begin at its
+//! first entry. Every head of ours repeats it; the segments of another writer do not.
 
 use crate::types::Seq;
 use std::collections::BTreeMap;
@@ -43,7 +46,9 @@ pub(crate) struct Retained {
     segments: Vec<Segment>,
     /// Entries up to this index are not wanted, and the term of that one.
     released: (u64, u64),
-    /// The first segment that is needed to read what follows that.
+    /// The segment that says so.
+    released_in: Seq,
+    /// The first segment that is needed to read what follows that, and to know it.
     needed: Seq,
     pins: BTreeMap<u64, Pin>,
     places: u64,
@@ -59,18 +64,19 @@ struct Pin {
 }
 
 impl Retained {
-    pub(crate) fn new(segments: Vec<Segment>, released: (u64, u64)) -> Retained {
-        let mut retained = Retained { segments, released, ..Retained::default() };
+    pub(crate) fn new(segments: Vec<Segment>, released: (u64, u64), released_in: Seq) -> Retained {
+        let mut retained = Retained { segments, released, released_in, ..Retained::default() };
         retained.find_needed();
         retained
     }
 
-    /// A segment begins; the one before it is sealed now, with so many bytes.
+    /// A segment begins, and its head repeats what was released; the one before it is sealed now, with so many bytes.
     pub(crate) fn push(&mut self, segment: Segment, sealed_bytes: u64) {
         if let Some(sealed) = self.segments.last_mut() {
             (sealed.bytes, sealed.noted, sealed.age_then) =
                 (sealed_bytes, segment.noted, Duration::ZERO);
         }
+        self.released_in = segment.seq;
         self.segments.push(segment);
         self.find_needed();
     }
@@ -89,9 +95,14 @@ impl Retained {
         self.released
     }
 
-    /// Entries up to `index` are not wanted any more.
+    /// Entries up to `index` are not wanted any more. If that [frees](Self::frees) a segment, the newest says so by now.
     pub(crate) fn release(&mut self, index: u64, term: u64) {
         self.released = self.released.max((index, term));
+        if self.frees(index)
+            && let Some(newest) = self.segments.last()
+        {
+            self.released_in = newest.seq;
+        }
         self.find_needed();
     }
 
@@ -102,7 +113,8 @@ impl Retained {
 
     fn find_needed(&mut self) {
         let at = self.needed_from(self.released.0);
-        self.needed = self.segments.get(at).map_or(Seq(0), |segment| segment.seq);
+        let to_read = self.segments.get(at).map_or(Seq(0), |segment| segment.seq);
+        self.needed = to_read.min(self.released_in);
     }
 
     /// The number of segments before the first that is needed to read what follows `index`.
@@ -158,10 +170,14 @@ mod tests {
     use super::*;
 
     fn retained(indexes: &[u64]) -> Retained {
+        found(indexes, (0, 0), Seq(0))
+    }
+
+    fn found(indexes: &[u64], released: (u64, u64), released_in: Seq) -> Retained {
         let segment = |(seq, &index): (usize, &u64)| {
             Segment::new(Seq(seq as u64), index, Path::new("x.wal"), 100, Duration::ZERO)
         };
-        Retained::new(indexes.iter().enumerate().map(segment).collect(), (0, 0))
+        Retained::new(indexes.iter().enumerate().map(segment).collect(), released, released_in)
     }
 
     fn taken(retained: &mut Retained) -> Vec<u64> {
@@ -188,6 +204,19 @@ mod tests {
         assert!(!retained.frees(4));
         retained.release(7, 2);
         assert_eq!(taken(&mut retained), [0, 1]);
+    }
+
+    #[test]
+    fn what_says_what_was_released_stays() {
+        let mut retained = found(&[0, 10, 20, 30], (25, 1), Seq(1));
+        assert_eq!(taken(&mut retained), [0]);
+        retained.push(Segment::new(Seq(4), 40, Path::new("x.wal"), 100, Duration::ZERO), 100);
+        assert_eq!(taken(&mut retained), [1], "the head of the new one repeats it");
+        let mut retained = found(&[0, 10, 20], (9, 1), Seq(0));
+        retained.release(9, 1);
+        assert_eq!(taken(&mut retained), [0; 0], "that was not written down again");
+        retained.release(10, 1);
+        assert_eq!(taken(&mut retained), [0]);
     }
 
     #[test]

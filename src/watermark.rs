@@ -128,23 +128,25 @@ pub(crate) struct Start {
     pub position: Position,
     pub live: Live,
     pub index: SparseIndex,
-    /// Those in the directory, oldest first, and the index and term up to which entries were released.
+    /// Those in the directory, oldest first.
     pub segments: Vec<Segment>,
+    /// The index and term up to which entries were released, and the segment that says so.
     pub released: (u64, u64),
+    pub released_in: Seq,
     /// Memory for recent records.
     pub recent_bytes_max: usize,
 }
 
 /// Both halves.
 pub(crate) fn watermark(start: Start) -> (Mover, Watermark) {
-    let Start { position, live, index, segments, released, recent_bytes_max } = start;
+    let Start { position, live, index, segments, released, released_in, recent_bytes_max } = start;
     let level = Level { position, live };
     let state = State {
         durable: level.clone(),
         written: level,
         index,
         recent: Recent::new(position, recent_bytes_max),
-        retained: Retained::new(segments, released),
+        retained: Retained::new(segments, released, released_in),
         remover: None,
         ended: None,
         waiters: BTreeMap::new(),
@@ -549,6 +551,7 @@ pub(crate) fn of_nothing() -> (Mover, Watermark) {
         index: SparseIndex::default(),
         segments: Vec::new(),
         released: (0, 0),
+        released_in: Seq(0),
         recent_bytes_max: 0,
     })
 }
@@ -608,6 +611,7 @@ mod tests {
             index: SparseIndex::default(),
             segments: (0..3).map(segment).collect(),
             released: (0, 0),
+            released_in: Seq(0),
             recent_bytes_max: 0,
         });
         let count = Arc::new(Count(AtomicUsize::new(0)));

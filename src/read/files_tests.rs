@@ -119,6 +119,7 @@ impl Log {
             index: self.index.clone(),
             segments: segments.collect(),
             released: (0, 0),
+            released_in: Seq(0),
             recent_bytes_max: 0,
         })
     }

@@ -8,7 +8,7 @@ use super::facts::{EntryRun, Facts, Item};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::SparseIndex;
 use crate::live::Live;
-use crate::types::{HardState, Position, Snapshot};
+use crate::types::{HardState, Position, Seq, Snapshot};
 use bytes::Bytes;
 use std::path::Path;
 
@@ -25,8 +25,9 @@ pub(crate) struct Replay {
     other_snapshot: Option<(u64, u64)>,
     /// A snapshot stands for the entries up to this index, which is a failure unless they were released.
     missing: Option<(u64, Error)>,
-    /// The record of the last release.
+    /// The record of the last release, and the segment that it stands in.
     pub released: Option<Snapshot>,
+    pub released_in: Seq,
     /// The last snapshot record.
     pub last_snapshot: Option<Snapshot>,
     pub live: Live,
@@ -50,6 +51,7 @@ impl Replay {
             other_snapshot: None,
             missing: None,
             released: None,
+            released_in: Seq(0),
             last_snapshot: None,
             live: Live::after(index, term),
             index: SparseIndex::default(),
@@ -128,6 +130,7 @@ impl Replay {
         }
         self.term_max = self.term_max.max(snapshot.term);
         self.released = Some(snapshot);
+        self.released_in = at.seq;
         Ok(())
     }
 
@@ -208,7 +211,6 @@ mod tests {
     use super::*;
     use crate::format::Chain;
     use crate::recovery::walk::{Content, Fact};
-    use crate::types::Seq;
 
     fn run(start: (u64, u64), contents: &[Content]) -> Result<Replay> {
         let mut replay = Replay::from_snapshot(start.0, start.1);

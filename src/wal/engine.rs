@@ -479,6 +479,7 @@ fn watermark_of<D: Disk>(
         index: scan.replay.index.clone(),
         segments,
         released: released.map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
+        released_in: scan.replay.released_in,
         recent_bytes_max: options.recent_bytes_max,
     }))
 }

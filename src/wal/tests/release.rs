@@ -1,8 +1,10 @@
 //! Entries are let go of, and taken back.
 
 use super::*;
+use crate::format::{MarkKind, Record};
 use crate::io::sim::TraceEntry;
 use crate::segment::name::SegmentName;
+use crate::types::Seq;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -185,19 +187,6 @@ fn segments(sim: &Sim) -> Vec<SegmentName> {
         names.iter().filter_map(|name| SegmentName::parse(name.to_str().unwrap())).collect();
     names.sort();
     names
-}
-
-/// So many entries of 3 KiB, in segments of 16 KiB.
-async fn filled(sim: &Sim, entries: u64) -> Wal {
-    let wal = start_on(sim, options(), How::OpenOrCreate).await.unwrap().0;
-    for index in 1..=entries {
-        wal.append(&payload(index, 3000)[..]).await.unwrap();
-    }
-    wal
-}
-
-async fn settle(sim: &Sim) {
-    sim.disk(Options::new().disk_config()).sleep(Duration::from_millis(300)).await;
 }
 
 #[test]
@@ -765,6 +754,44 @@ fn a_release_that_frees_nothing_is_written_down_when_the_log_is_closed() {
     sim.block_on(async {
         let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
         assert_eq!(recovery.first_index, Some(3));
+        wal.close().await.unwrap();
+    });
+}
+
+/// Another writer took a log of ours over behind a release, and cut: the heads of its segments do not repeat what was
+/// released. Once, opening removed the only segment that said so, and the log could not be opened from its beginning any
+/// more. (Found by fuzzing.)
+#[test]
+fn the_segment_that_says_what_was_released_stays() {
+    use crate::recovery::tests::{Marked, Unmarked, entry};
+    let mut ours = Marked::new(8);
+    let entries = [1, 2, 3].map(|index| entry(index, b"ours"));
+    ours.group(MarkKind::Entries, &entries);
+    let released = Snapshot { index: 3, term: 1, conf_state: None };
+    ours.group(MarkKind::Release, &[Record::Release(released)]);
+    let mut other = Unmarked { chain: ours.chain, ..Unmarked::default() };
+    other.record(4, None);
+    other.record(1, None);
+    other.entry(4, b"another's");
+    let sim = machine(21);
+    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours.bytes);
+    sim.write_file(format!("{DIR}/0000000000000001-0000000000000003.wal"), other.bytes);
+    sim.block_on(async {
+        for last in [4, 5, 6] {
+            let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+            assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(last)));
+            append(&wal, last + 1..=last + 1).await;
+            settle(&sim).await;
+            assert_eq!(segments(&sim).len(), 2);
+            wal.close().await.unwrap();
+        }
+        let (wal, _) = start_on(&sim, options(), How::Open).await.unwrap();
+        append(&wal, 8..=20).await;
+        settle(&sim).await;
+        assert_eq!(segments(&sim)[0].seq, Seq(1), "the head of a later one says it");
+        wal.close().await.unwrap();
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(20)));
         wal.close().await.unwrap();
     });
 }
