@@ -30,6 +30,9 @@ const SMALL_BYTES_MAX: u64 = 128 << 10;
 /// The memory of a chunk: it begins and ends with a block.
 const CHUNK_MEMORY: usize = CHUNK_BYTES as usize + 2 * BLOCK_BYTES;
 
+/// A chunk's memory is not taken for fewer bytes.
+const CHUNK_USED_MIN: usize = CHUNK_MEMORY / 2;
+
 /// Memory that waits to be read into again.
 const SPARES_MAX: usize = 32;
 
@@ -101,10 +104,13 @@ impl Spares {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Memory for so many bytes; for a larger frame than a chunk has it is new.
+    /// Memory for so many bytes. That of a larger frame than a chunk has is new, and so is that of a small segment: whoever
+    /// keeps its entries would keep a whole chunk for them.
     fn take(self: &Arc<Self>, bytes: usize) -> Chunk {
-        let spare = if bytes <= CHUNK_MEMORY { self.lock().pop() } else { None };
-        let memory = spare.unwrap_or_else(|| AlignedBuf::with_len(bytes.max(CHUNK_MEMORY)));
+        let of_chunk = (CHUNK_USED_MIN..=CHUNK_MEMORY).contains(&bytes);
+        let spare = if of_chunk { self.lock().pop() } else { None };
+        let len = if of_chunk { CHUNK_MEMORY } else { bytes };
+        let memory = spare.unwrap_or_else(|| AlignedBuf::with_len(len));
         Chunk { memory, spares: Arc::clone(self) }
     }
 }
@@ -259,4 +265,21 @@ fn cut(read: &Bytes, wanted: &Range<u64>) -> (Bytes, bool) {
 
 fn reading(path: &Path, offset: u64, error: io::Error) -> Error {
     Error::io("reading", path, error).at_offset(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once, each entry of a log of small segments that somebody kept held a whole chunk. (Found by fuzzing.)
+    #[test]
+    fn a_small_segment_takes_little_memory() {
+        let spares = Arc::<Spares>::default();
+        drop(spares.take(CHUNK_MEMORY));
+        assert_eq!(spares.lock().len(), 1);
+        let chunk = spares.take(3 * BLOCK_BYTES);
+        assert_eq!(chunk.memory.len(), 3 * BLOCK_BYTES);
+        drop(chunk);
+        assert_eq!(spares.lock().len(), 1);
+    }
 }
