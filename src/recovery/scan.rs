@@ -101,7 +101,7 @@ async fn judged_scan<D: Disk>(
                 Some((index, term)) => {
                     let selected = match dir::select(segments, index) {
                         // A later release is not there to be read: what is damaged is found on the way.
-                        Err(error) if error.kind() == ErrorKind::Released => segments,
+                        Err(error) if error.kind() == ErrorKind::Released => dir::in_a_row(segments)?,
                         selected => selected?,
                     };
                     (selected, Replay::from_snapshot(index, term))

@@ -65,11 +65,15 @@ pub(crate) fn select(segments: &[SegmentFile], index: u64) -> Result<&[SegmentFi
         .at_path(&lowest.path)
         .next("start from a snapshot: Start::LatestSnapshot, or --start latest"));
     };
-    let selected = &segments[first..];
-    for pair in selected.windows(2) {
+    in_a_row(&segments[first..])
+}
+
+/// These segments, if their sequence numbers grow by one.
+pub(crate) fn in_a_row(segments: &[SegmentFile]) -> Result<&[SegmentFile]> {
+    for pair in segments.windows(2) {
         check_next(pair[0].name.seq, &pair[1])?;
     }
-    Ok(selected)
+    Ok(segments)
 }
 
 /// Whether a segment is the one after `before`.

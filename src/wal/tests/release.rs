@@ -796,6 +796,24 @@ fn the_segment_that_says_what_was_released_stays() {
     });
 }
 
+/// Where no segment's name reaches back to what was released, all there are are read: and a gap between them is damage as
+/// elsewhere. Once, such a log opened, and could not be read. (Found by fuzzing.)
+#[test]
+fn a_gap_is_found_where_no_segment_reaches_back() {
+    use crate::recovery::tests::{Marked, Unmarked, entry};
+    let mut ours = Marked::new(8);
+    ours.group(MarkKind::Release, &[Record::Release(Snapshot { index: 4, ..Snapshot::default() })]);
+    ours.group(MarkKind::Entries, &[entry(5, b"ours")]);
+    let mut other = Unmarked { chain: ours.chain, ..Unmarked::default() };
+    other.record(4, None);
+    other.entry(6, b"another's");
+    let sim = machine(22);
+    sim.write_file(format!("{DIR}/0000000000000000-00000000000000e9.wal"), ours.bytes);
+    sim.write_file(format!("{DIR}/0000000000000004-0000000000000028.wal"), other.bytes);
+    let error = sim.block_on(start_on(&sim, options(), How::Open)).unwrap_err();
+    assert!(error.is_damaged() && error.to_string().contains("segment 1 is missing"), "{error}");
+}
+
 /// A record that is larger than a segment does not take the space that is left for the record of a release.
 #[test]
 fn a_large_record_leaves_room_for_a_release() {
