@@ -55,6 +55,7 @@ mod recent;
 mod recovery;
 mod retained;
 mod segment;
+mod streams;
 mod sync;
 mod tail;
 #[cfg(feature = "testing")]
@@ -86,6 +87,8 @@ pub use read::entries::Entries;
 pub use read::tail::Tail;
 pub use recovery::verify::{Verification, VerifiedSegment};
 pub use segment::method::{Packing, Prealloc, SyncMethod};
+pub use streams::reading::{StreamEntries, StreamTail};
+pub use streams::{NamedStream, StreamInfo, Streams};
 pub use types::{
     ConfState, Durability, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start,
 };

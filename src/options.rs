@@ -2,10 +2,12 @@
 
 use crate::commit::committer::WhenFull;
 use crate::commit::group::Room;
+use crate::commit::observer::Observer;
 use crate::commit::policy::{Adaptive, Fixed, GroupPolicy, PolicyMaker};
 use crate::commit::queue;
 use crate::commit::retention::Retention;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::note;
 use crate::io::{BLOCK_BYTES, Backend, DiskConfig};
 use crate::segment::method::{Packing, Prealloc, SyncMethod};
 use crate::segment::pipeline::space;
@@ -14,6 +16,7 @@ use crate::types::Durability;
 use crate::types::Start;
 use crate::wal::SubmissionThread;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a log is created, opened and run. Start from [`Options::new`]; every setting has a default.
@@ -50,6 +53,7 @@ pub struct Options {
     pub(crate) log_bytes_max: Option<u64>,
     pub(crate) when_full: WhenFull,
     pub(crate) retention: Retention,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for Options {
@@ -93,10 +97,13 @@ impl Default for Options {
             log_bytes_max: None,
             when_full: WhenFull::Wait,
             retention: Retention::default(),
+            observer: None,
         }
     }
 }
 
+/// What `record_bytes_max` may be.
+const RECORD_BYTES_LIMIT: usize = 512 << 20;
 /// Length of a write buffer, at most.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// All write buffers together, at most: half of the usual RLIMIT_MEMLOCK of 8 MiB.
@@ -343,6 +350,19 @@ impl Options {
         self
     }
 
+    /// Those of the log of an application that shows all appends to `observer`, and makes its records longer by so much.
+    pub(crate) fn for_layer(
+        mut self,
+        metadata: &'static [u8],
+        overhead: usize,
+        observer: Arc<dyn Observer>,
+    ) -> Options {
+        self.metadata = Some(Bytes::from_static(metadata));
+        self.record_bytes_max = (self.record_bytes_max + overhead).min(RECORD_BYTES_LIMIT);
+        self.observer = Some(observer);
+        self
+    }
+
     /// Files that the log may have.
     pub(crate) fn file_limits(&self, copy_on_write: bool) -> spares::Limits {
         let recycle = self.recycle && !copy_on_write;
@@ -363,7 +383,7 @@ impl Options {
         if self.segment_bytes < 16 << 10 {
             return invalid("segment_bytes is below 16 KiB");
         }
-        if self.record_bytes_max > 512 << 20 {
+        if self.record_bytes_max > RECORD_BYTES_LIMIT {
             return invalid("record_bytes_max is above 512 MiB");
         }
         if self.group_bytes_max < 4 << 10 || self.group_bytes_max > 1 << 30 {
@@ -395,6 +415,9 @@ impl Options {
         }
         if self.metadata.as_ref().is_some_and(|metadata| metadata.len() > 1 << 20) {
             return invalid("metadata is longer than 1 MiB");
+        }
+        if self.observer.is_none() && self.metadata.as_deref() == Some(note::STREAMS) {
+            return invalid("this metadata is that of logs of named streams");
         }
         Ok(())
     }

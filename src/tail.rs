@@ -34,14 +34,17 @@ impl Tail {
             RecordRef::Entry { term, .. } => term,
             RecordRef::State(state) => state.term,
             RecordRef::Snapshot(snapshot) | RecordRef::Release(snapshot) => snapshot.term,
-            RecordRef::Metadata(_) | RecordRef::Truncation(_) => 0,
+            RecordRef::Metadata(_) | RecordRef::Truncation(_) | RecordRef::Note(_) => 0,
         };
         self.term = self.term.max(term);
         match record {
             RecordRef::State(state) => self.state = *state,
             RecordRef::Snapshot(snapshot) => self.snapshot = Some(snapshot.clone()),
             RecordRef::Release(snapshot) => self.released = Some(snapshot.clone()),
-            RecordRef::Entry { .. } | RecordRef::Metadata(_) | RecordRef::Truncation(_) => {}
+            RecordRef::Entry { .. }
+            | RecordRef::Metadata(_)
+            | RecordRef::Truncation(_)
+            | RecordRef::Note(_) => {}
         }
     }
 }

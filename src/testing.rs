@@ -42,6 +42,7 @@ pub use crate::io::sim::{Crash, OpKind, PowerLoss, Sim, TraceEntry};
 
 use crate::error::Result;
 use crate::options::Options;
+use crate::streams::Streams;
 use crate::wal::{self, How, Reader, Recovery, Wal};
 use std::path::Path;
 
@@ -90,6 +91,20 @@ impl Sim {
     ) -> Result<(Reader, Recovery)> {
         let (wal, recovery) = self.start(dir.as_ref(), options, How::Read).await?;
         Ok((Reader::of(wal), recovery))
+    }
+
+    /// As [`Streams::open_or_create`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn open_streams(
+        &self,
+        dir: impl AsRef<Path>,
+        options: Options,
+    ) -> Result<(Streams, Recovery)> {
+        let dir = dir.as_ref();
+        Streams::over(options, |options| self.start(dir, options, How::OpenOrCreate)).await
     }
 
     pub(crate) async fn start(

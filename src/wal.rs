@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Stats;
 use crate::options::Options;
 use crate::payload::Payload;
+use crate::recovery::notes::Notes;
 use crate::segment::method::{Method, SyncMethod};
 use crate::types::{Durability, Entry, HardState, Snapshot};
 use crate::watermark::Watermark;
@@ -53,6 +54,7 @@ struct Handle {
     watermark: Watermark,
     backend: &'static str,
     method: Option<Method>,
+    notes: Notes,
 }
 
 /// Closes the log when it is dropped.
@@ -274,6 +276,15 @@ impl Wal {
         self.shared().queue.try_append(Content::one(record), self.durability)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.shared().dir
+    }
+
+    /// What a layer above the log noted before it was opened.
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.handle.notes
+    }
+
     /// Waits until everything that was accepted before is durable, whatever it was appended with.
     ///
     /// # Errors
@@ -427,7 +438,7 @@ impl Wal {
 }
 
 /// Starts the submission thread and waits until the log is open.
-async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal, Recovery)> {
+pub(crate) async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal, Recovery)> {
     options.check()?;
     let durability = options.durability;
     let (job, opened) = engine::job(dir, options, how);
@@ -464,8 +475,8 @@ async fn handle(
         Ok(opened) => opened?,
         Err(_) => return Err(closer.shared.why_gone().await),
     };
-    let Opened { watermark, recovery, backend, method } = opened;
-    let handle = Handle { closer, watermark, backend, method };
+    let Opened { watermark, recovery, backend, method, notes } = opened;
+    let handle = Handle { closer, watermark, backend, method, notes };
     Ok((Wal { handle: Arc::new(handle), durability }, recovery))
 }
 

@@ -435,6 +435,10 @@ impl Mover {
         state.retained.push(segment, sealed_bytes);
         state.durable.position = position;
         state.written.position = position;
+        // Its head says again what was released: an older segment that did is not needed for that any more.
+        let remover = state.remover_if_due();
+        drop(state);
+        remover.into_iter().for_each(wake);
     }
 
     /// Entries up to `index` are not to be read any more, but by those who are at it.

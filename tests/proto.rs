@@ -10,7 +10,8 @@ fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().unwrap();
     let descriptors =
-        protox::compile(["walpb.proto", "raftpb.proto"], [root.join("proto")]).unwrap();
+        protox::compile(["walpb.proto", "raftpb.proto", "streampb.proto"], [root.join("proto")])
+            .unwrap();
     prost_build::Config::new()
         .bytes(["."])
         .out_dir(out.path())
@@ -19,7 +20,7 @@ fn generated_code_is_current() {
         .unwrap();
 
     let committed = root.join("src/format/pb");
-    for name in ["mod.rs", "walpb.rs", "raftpb.rs"] {
+    for name in ["mod.rs", "walpb.rs", "raftpb.rs", "streampb.rs"] {
         let generated = fs::read_to_string(out.path().join(name)).unwrap();
         // The include file is written for `OUT_DIR`; ours lies beside the modules.
         let generated = generated.replace("concat!(env!(\"OUT_DIR\"), \"/", "concat!(\"");

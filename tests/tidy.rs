@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tail", &["format"]),
     ("watermark", &["live", "index", "recent", "retained", "format", "sync"]),
     // Of `wal` the handle of a thread, which is itself an option.
-    ("options", &["commit", "segment", "io", "wal"]),
+    ("options", &["commit", "format", "segment", "io", "wal"]),
     ("segment", &["io"]),
     (
         "commit",
@@ -69,8 +69,26 @@ const ARROWS: &[(&str, &[&str])] = &[
             "options",
         ],
     ),
-    ("testing", &["wal", "options", "io"]),
-    ("cli", &["backup", "wal", "recovery", "format", "io", "segment", "options", "live"]),
+    (
+        "streams",
+        &[
+            "backup",
+            "blocking",
+            "commit",
+            "format",
+            "metrics",
+            "options",
+            "payload",
+            "recovery",
+            "wal",
+            "watermark",
+        ],
+    ),
+    ("testing", &["streams", "wal", "options", "io"]),
+    (
+        "cli",
+        &["backup", "wal", "recovery", "format", "io", "segment", "options", "live", "streams"],
+    ),
 ];
 
 /// Lines of production code in a file.

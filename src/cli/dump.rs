@@ -14,6 +14,7 @@ use crate::format::crc::Chain;
 use crate::format::decode::{self, BadPayload, RawRecord};
 use crate::format::frame::{FrameLength, LENGTH_FIELD_BYTES};
 use crate::format::mark::NotAMark;
+use crate::format::note;
 use crate::format::{LogId, Mark, MarkKind, RecordType};
 use crate::io::{Access, Disk, DiskFile, Lane, OnDisk};
 use crate::recovery::frames::{Found, PIECE_BYTES, Pieces};
@@ -432,7 +433,12 @@ fn crc_details(frame: &Frame<'_>, context: &mut Context) -> Value {
         Err(NotAMark::Other) if data.iter().all(|&byte| byte == 0) => {
             json!({"mark": "filler", "len": data.len()})
         }
-        Err(NotAMark::Other) => json!({"mark": "none", "len": data.len()}),
+        Err(NotAMark::Other) => match note::Seen::in_record(data) {
+            note::Seen::Note { index, data, .. } => {
+                json!({"mark": "note", "index": index, "len": data.len()})
+            }
+            _ => json!({"mark": "none", "len": data.len()}),
+        },
     }
 }
 

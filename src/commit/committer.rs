@@ -7,6 +7,7 @@
 //! stops the loop: groups before it are still answered as they deserve, the failed one and all behind it are not acked.
 
 use super::flight::{Flight, Flights};
+use super::observer::Observed;
 use super::policy::{GroupCommit, GroupDecision, GroupPolicy, GroupView};
 use super::queue::{CloseReply, Queue, Waiting};
 use super::retention::Retention;
@@ -23,6 +24,7 @@ use crate::segment::active::{Active, How, sync, write, write_buffer};
 use crate::segment::pipeline::Pipeline;
 use crate::segment::spares::Spares;
 use crate::tail::Tail;
+use crate::types::Durability;
 use crate::watermark::Mover;
 use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};
@@ -68,6 +70,7 @@ pub(crate) struct Committer<D: Disk> {
     pub metrics: Arc<Metrics>,
     pub spin: Spin,
     pub mover: Mover,
+    pub observed: Observed,
     pub retire: Rc<Retire<D>>,
     pub spares: Rc<Spares>,
     /// The log has all the segments it may have, and needs one more.
@@ -124,10 +127,7 @@ impl<D: Disk> Committer<D> {
     pub(crate) async fn run(mut self) {
         match self.work().await {
             Ok(reply) => {
-                let outcome = match self.write_release().await {
-                    Ok(()) => self.mark(MarkKind::Close).await,
-                    error => error,
-                };
+                let outcome = self.write_last().await;
                 if outcome.is_ok() {
                     self.retire.finish().await;
                 }
@@ -138,6 +138,13 @@ impl<D: Disk> Committer<D> {
             }
             Err(error) => self.poison(&error).await,
         }
+    }
+
+    /// What the log is closed with.
+    async fn write_last(&mut self) -> Result<()> {
+        self.write_note().await?;
+        self.write_release().await?;
+        self.mark(MarkKind::Close).await
     }
 
     /// The loop itself: ends with the request to close, or with what poisons the log.
@@ -257,6 +264,7 @@ impl<D: Disk> Committer<D> {
             if end > start {
                 let places = encoder.places().map(|(at, chain)| (start.after(at), chain));
                 self.mover.written(group, places, *end, |live| apply_all(live, flight));
+                self.observed.show(Durability::Written, group);
             }
             if *persist == Persist::Later {
                 self.queue.written(group.number);
@@ -268,6 +276,7 @@ impl<D: Disk> Committer<D> {
             let now = self.active.disk.now();
             self.mover.durable(flight.end, |live| apply_all(live, &flight));
             let Flight { group, encoder, start, end, begun, in_flight, .. } = flight;
+            self.observed.show(Durability::Durable, &group);
             if end > start {
                 self.encoders.push(encoder);
             }

@@ -52,6 +52,7 @@ pub(crate) mod flight;
 pub(crate) mod group;
 #[cfg(all(test, seawal_loom))]
 mod loom_tests;
+pub(crate) mod observer;
 pub(crate) mod policy;
 pub(crate) mod queue;
 mod release;

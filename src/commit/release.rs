@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{MarkKind, Record, RecordRef};
 use crate::io::Disk;
 use crate::live::Live;
+use crate::segment::pipeline::RELEASE_BYTES;
 use crate::types::{Durability, Snapshot};
 use crate::watermark::unharmed;
 
@@ -75,9 +76,20 @@ impl<D: Disk> Committer<D> {
         self.write_down(index, term).await.map(drop)
     }
 
+    /// Before the log is closed: what the layer above wants to find again.
+    pub(super) async fn write_note(&mut self) -> Result<()> {
+        let (last, term) = (self.tail.next_index - 1, self.tail.term);
+        let Some(note) = self.observed.note(last, term, true) else {
+            return Ok(());
+        };
+        // Without space for it there is an older one.
+        let records = [Record::Note(note)];
+        self.write_group(MarkKind::Entries, &records, RELEASE_BYTES).await.map(drop)
+    }
+
     /// Before a cut: what the options do not want kept, and what was released and is not written down yet, the next head
     /// is to say. Nothing may be in flight.
-    pub(super) fn release_by_the_way(&mut self) {
+    pub(super) fn release_by_the_way(&mut self) -> Option<(u64, u64)> {
         let mark = self.mover.watermark();
         let mut released = mark.released();
         if !self.limits.retention.is_unlimited() {
@@ -92,11 +104,24 @@ impl<D: Disk> Committer<D> {
             });
             released = released.max(allowed.max().unwrap_or_default());
         }
+        let unwanted = self.observed.releasable();
+        if unwanted > released.0
+            && let Some(term) = mark.with_live(Durability::Durable, |live| live.term_of(unwanted))
+        {
+            released = (unwanted, term);
+        }
         let (index, term) = released;
-        if index > self.written_down() && self.queue.accept_release(index, term).is_ok() {
-            self.staged.release(index, term);
+        // What was written down a layer may have gone back behind, when the log was opened.
+        let is_new = index > self.written_down();
+        let changes = is_new || index > mark.released().0;
+        if !changes || self.queue.accept_release(index, term).is_err() {
+            return None;
+        }
+        self.staged.release(index, term);
+        if is_new {
             self.tail.take_in(RecordRef::Release(&self.record_of(index, term)));
         }
+        Some((index, term))
     }
 
     /// The last index whose release the next opening will find.

@@ -201,7 +201,7 @@ impl<D: Disk> Committer<D> {
     }
 
     async fn cut(&mut self, prepared: Prepared<D::File>) -> Result<()> {
-        self.release_by_the_way();
+        let released = self.release_by_the_way();
         let seq = self.active.seq.next();
         let place = Place {
             position: Position::new(seq, 0),
@@ -213,6 +213,9 @@ impl<D: Disk> Committer<D> {
         }
         // Who opens the log finds here what it begins with, whatever is left of the segments before.
         records.extend(self.tail.released.clone().map(Record::Release));
+        // All before is durable, and was shown.
+        let (last, term) = (self.tail.next_index - 1, self.tail.term);
+        records.extend(self.observed.note(last, term, false).map(Record::Note));
         let mut encoder = GroupEncoder::new(&place, &records[..]);
 
         self.metrics.cuts.add(1);
@@ -231,8 +234,8 @@ impl<D: Disk> Committer<D> {
         let now = self.active.disk.now();
         let segment = Segment::new(seq, name.index, &next.path, next.allocated, now);
         self.mover.add_segment(segment, next.offset, self.active.offset);
-        if let Some(released) = &self.tail.released {
-            self.mover.release(released.index, released.term);
+        if let Some((index, term)) = released {
+            self.mover.release(index, term);
         }
         let sealed = std::mem::replace(&mut self.active, next);
         self.pipeline.taken(sealed.offset);
@@ -293,6 +296,9 @@ pub(super) fn apply(live: &mut Live, record: RecordRef<'_>, position: Position) 
         RecordRef::Snapshot(snapshot) => live.snapshot(snapshot.index, snapshot.term),
         RecordRef::Truncation(snapshot) => live.truncate(snapshot.index),
         // Where it is staged, the committer does more than that.
-        RecordRef::Release(_) | RecordRef::State(_) | RecordRef::Metadata(_) => {}
+        RecordRef::Release(_)
+        | RecordRef::State(_)
+        | RecordRef::Metadata(_)
+        | RecordRef::Note(_) => {}
     }
 }

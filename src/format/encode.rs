@@ -74,10 +74,14 @@ impl GroupEncoder {
         let mut chain = place.chain;
         let mut shape = Shape::default();
         let mut used = MARK_FRAME_BYTES;
+        let mut crc_records = 0;
         for at in 0..records.count() {
             let item = Item::record(records.get(at)).in_chain(chain);
             chain = Chain(item.crc);
-            shape = shape.with(item.record_type as i64);
+            match item.record_type {
+                RecordType::Crc => crc_records += 1,
+                record_type => shape = shape.with(record_type as i64),
+            }
             self.plans.push(Plan { crc: item.crc, offset: used });
             if let Some(out) = &mut out {
                 item.write_to(&mut out[used as usize..]);
@@ -89,7 +93,8 @@ impl GroupEncoder {
             kind: place.kind,
             block_bytes: place.boundary,
             shape,
-            records: u32::try_from(records.count()).expect("a group has fewer than 2^32 records"),
+            records: u32::try_from(records.count() - crc_records)
+                .expect("a group has fewer than 2^32 records"),
             log_id: place.log_id,
             epoch: place.epoch,
             filler_bytes: room as u32,
@@ -228,11 +233,17 @@ impl<'a> Item<'a> {
                 let message = snapshot_message(snapshot).encode_to_vec();
                 Item::new(RecordType::Snapshot, Small::default(), Payload::Encoded(message))
             }
+            RecordRef::Note(note) => {
+                Item::new(RecordType::Crc, Small::default(), Payload::Encoded(note.to_bytes()))
+            }
         }
     }
 
     /// As it continues `chain`.
     fn in_chain(self, chain: Chain) -> Item<'a> {
+        if self.record_type == RecordType::Crc {
+            return self.with_crc(chain.0);
+        }
         let mut chain = chain.after(self.prefix.as_slice());
         match &self.payload {
             Payload::Bytes(data) => chain = chain.after(data),

@@ -197,6 +197,11 @@ fn by_prost(record: &Record, chain: Chain) -> (Chain, Vec<u8>) {
         Record::Snapshot(snapshot) | Record::Release(snapshot) | Record::Truncation(snapshot) => {
             (5, Some(snapshot_message(snapshot).encode_to_vec().into()))
         }
+        Record::Note(note) => {
+            let (r#type, data) = (Some(4), Some(note.to_bytes().into()));
+            let record = walpb::Record { r#type, crc: Some(chain.0), data };
+            return (chain, record.encode_to_vec());
+        }
     };
     let chain = chain.after(data.as_deref().unwrap_or_default());
     let record = walpb::Record { r#type: Some(record_type), crc: Some(chain.0), data };

@@ -26,9 +26,11 @@ pub(crate) mod frame;
 #[allow(unreachable_pub, reason = "public by another name")]
 pub mod internals;
 pub(crate) mod mark;
+pub(crate) mod note;
 pub(crate) mod record;
 
 pub(crate) use crc::Chain;
 pub(crate) use encode::{GroupEncoder, Place};
 pub(crate) use mark::{LogId, Mark, MarkKind, Shape};
+pub(crate) use note::Note;
 pub(crate) use record::{Record, RecordRef, RecordType, Records};

@@ -1,5 +1,6 @@
 //! The kinds of records, and what each carries.
 
+use super::note::Note;
 use crate::types::{Entry, EntryKind, HardState, Snapshot};
 use bytes::Bytes;
 
@@ -49,6 +50,8 @@ pub(crate) enum Record {
     /// A snapshot record behind which all entries were taken back: in a group of
     /// [`MarkKind::Truncation`](super::MarkKind).
     Truncation(Snapshot),
+    /// The one crc record that is not the encoder's own: see [`Note`].
+    Note(Note),
 }
 
 /// A record to be written, whoever holds it.
@@ -60,6 +63,7 @@ pub(crate) enum RecordRef<'a> {
     Snapshot(&'a Snapshot),
     Release(&'a Snapshot),
     Truncation(&'a Snapshot),
+    Note(&'a Note),
 }
 
 impl<'a> From<&'a Record> for RecordRef<'a> {
@@ -76,6 +80,7 @@ impl<'a> From<&'a Record> for RecordRef<'a> {
             Record::Snapshot(snapshot) => RecordRef::Snapshot(snapshot),
             Record::Release(snapshot) => RecordRef::Release(snapshot),
             Record::Truncation(snapshot) => RecordRef::Truncation(snapshot),
+            Record::Note(note) => RecordRef::Note(note),
         }
     }
 }

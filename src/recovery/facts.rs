@@ -5,6 +5,7 @@
 //! counts, and where it is all too varied for that, the walk pauses until its facts were taken
 //! ([`Facts::are_many`]).
 
+use super::notes::NotePlace;
 use super::walk::{Content, Fact};
 use crate::index::{Point, SparseIndex};
 use crate::types::{ConfState, HardState, Position, Snapshot};
@@ -65,6 +66,7 @@ pub(crate) enum Item {
         snapshot: Snapshot,
         position: Position,
     },
+    Note(NotePlace),
 }
 
 /// See the [module](self).
@@ -131,6 +133,9 @@ impl Facts {
             Content::Truncation(snapshot) => {
                 self.bytes += snapshot_bytes(&snapshot);
                 self.items.push(Item::Truncation { snapshot, position });
+            }
+            Content::Note(index, term) => {
+                self.items.push(Item::Note(NotePlace { index, term, position }));
             }
             Content::Other => {}
         }

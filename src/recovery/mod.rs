@@ -16,6 +16,7 @@
 mod facts;
 pub(crate) mod follow;
 pub(crate) mod frames;
+pub(crate) mod notes;
 pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod scan;

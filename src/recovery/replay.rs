@@ -5,10 +5,11 @@
 //! replaced (its issue 22442).
 
 use super::facts::{EntryRun, Facts, Item};
+use super::notes::NotePlace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::SparseIndex;
 use crate::live::Live;
-use crate::types::{HardState, Position, Seq, Snapshot};
+use crate::types::{HardState, INDEXES, Position, Seq, Snapshot};
 use bytes::Bytes;
 use std::path::Path;
 
@@ -17,6 +18,8 @@ use std::path::Path;
 pub(crate) struct Replay {
     /// Reading starts where the log does: behind what was released.
     from_beginning: bool,
+    /// It starts behind what was released, and earlier if there is a note before that.
+    from_release: bool,
     start_index: u64,
     start_term: u64,
     /// The term of the entry at the start's index, as long as it is valid.
@@ -28,6 +31,10 @@ pub(crate) struct Replay {
     /// The record of the last release, and the segment that it stands in.
     pub released: Option<Snapshot>,
     pub released_in: Seq,
+    /// The index and term of the entry that the log begins behind by that.
+    pub released_to: (u64, u64),
+    /// In the order of their indexes.
+    pub notes: Vec<NotePlace>,
     /// The last snapshot record.
     pub last_snapshot: Option<Snapshot>,
     pub live: Live,
@@ -45,6 +52,7 @@ impl Replay {
     pub(crate) fn from_snapshot(index: u64, term: u64) -> Replay {
         Replay {
             from_beginning: false,
+            from_release: false,
             start_index: index,
             start_term: term,
             term_at_start: None,
@@ -52,6 +60,8 @@ impl Replay {
             missing: None,
             released: None,
             released_in: Seq(0),
+            released_to: (0, 0),
+            notes: Vec::new(),
             last_snapshot: None,
             live: Live::after(index, term),
             index: SparseIndex::default(),
@@ -67,21 +77,28 @@ impl Replay {
         Replay { from_beginning: true, ..Replay::from_snapshot(0, 0) }
     }
 
-    /// After all facts: whether the entries that are missing were released, and those that were asked for were not.
-    pub(crate) fn finish(&self) -> Result<()> {
+    /// The same, through a log whose first segments are gone because entries up to this one were released.
+    pub(crate) fn from_release(index: u64, term: u64) -> Replay {
+        Replay { from_release: true, ..Replay::from_snapshot(index, term) }
+    }
+
+    /// After all facts, of which the first stood in the segment at `path`: whether the entries that are missing were released, and those that were asked for were not.
+    pub(crate) fn finish(&self, path: &Path) -> Result<()> {
         let released = self.released.as_ref().map_or(0, |snapshot| snapshot.index);
         match &self.missing {
             Some((index, error)) if *index > released => return Err(error.clone()),
             _ => {}
         }
-        if !self.from_beginning && released > self.start_index {
+        let released = self.released_to.0;
+        if !self.from_beginning && !self.from_release && released > self.start_index {
             let what = format!(
                 "the entries behind index {} were released: the first is {}",
                 self.start_index,
-                released + 1
+                released.saturating_add(1)
             );
             return Err(Error::new(ErrorKind::Released, what)
-                .with_first_index(released + 1)
+                .at_path(path)
+                .with_first_index(released.saturating_add(1))
                 .next("start from a later snapshot, or at the beginning of what is left"));
         }
         Ok(())
@@ -97,6 +114,7 @@ impl Replay {
                 Item::Snapshot { snapshot, position } => self.snapshot(snapshot, position, path)?,
                 Item::Release { snapshot, position } => self.release(snapshot, position, path)?,
                 Item::Truncation { snapshot, .. } => self.live.truncate(snapshot.index),
+                Item::Note(note) => self.note(note),
             }
         }
         self.state = state.unwrap_or(self.state);
@@ -122,16 +140,40 @@ impl Replay {
             self.check_start(&snapshot, at, path)?;
             self.start = Some(snapshot.clone());
         }
-        if self.from_beginning && snapshot.index > self.start_index {
-            (self.start_index, self.start_term) = (snapshot.index, snapshot.term);
-            self.term_at_start = Some(snapshot.term);
-            self.live.release(snapshot.index, snapshot.term);
+        // A layer releases up to the first entry behind a note, and goes on from the note.
+        let note = self.notes.iter().rev().find(|note| note.index < snapshot.index);
+        let (index, term) =
+            note.map_or((snapshot.index, snapshot.term), |note| (note.index, note.term));
+        if self.from_beginning && index > self.start_index {
+            (self.start_index, self.start_term) = (index, term);
+            self.term_at_start = Some(term);
+            self.live.release(index, term);
             self.start = Some(snapshot.clone());
         }
+        self.released_to = (index, term);
         self.term_max = self.term_max.max(snapshot.term);
         self.released = Some(snapshot);
         self.released_in = at.seq;
         Ok(())
+    }
+
+    /// One that goes with the last entry so far, or before the first that is left, is a note of this log.
+    fn note(&mut self, note: NotePlace) {
+        // There may be another of the same entry, which knows what was released since.
+        self.notes.pop_if(|last| last.index == note.index);
+        let follows = self.notes.last().is_none_or(|last| last.index < note.index);
+        let fits = self.live.last().is_none() || self.live.next() == note.index.saturating_add(1);
+        if !follows || !fits || !INDEXES.contains(&note.index) {
+            return;
+        }
+        self.notes.push(note);
+        let NotePlace { index, term, .. } = note;
+        if self.from_release && index < self.start_index && self.live.last().is_none() {
+            (self.start_index, self.start_term) = (index, term);
+            self.term_at_start = Some(term);
+            self.live = Live::after(index, term);
+            self.start = Some(Snapshot { index, term, conf_state: None });
+        }
     }
 
     fn check_start(&self, snapshot: &Snapshot, at: Position, path: &Path) -> Result<()> {
@@ -271,6 +313,15 @@ mod tests {
         assert!(run((0, 0), &[metadata(Some(b"a")), metadata(Some(b"a"))]).is_ok());
         assert!(run((0, 0), &[metadata(None), metadata(Some(b"a"))]).is_ok());
         assert!(run((0, 0), &[metadata(Some(b"")), metadata(None)]).is_ok());
+    }
+
+    /// A log was closed right behind a cut: the second note knows what was released since.
+    #[test]
+    fn a_later_note_of_the_same_entry_counts() {
+        let facts = [entry(1, 1), Content::Note(1, 1), Content::Note(1, 1), Content::Note(9, 1)];
+        let notes = run((0, 0), &facts).unwrap().notes;
+        let places: Vec<_> = notes.iter().map(|note| (note.index, note.position.offset)).collect();
+        assert_eq!(places, [(1, 16)], "and one that goes with no entry does not");
     }
 
     #[test]

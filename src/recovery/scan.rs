@@ -101,10 +101,12 @@ async fn judged_scan<D: Disk>(
                 Some((index, term)) => {
                     let selected = match dir::select(segments, index) {
                         // A later release is not there to be read: what is damaged is found on the way.
-                        Err(error) if error.kind() == ErrorKind::Released => dir::in_a_row(segments)?,
+                        Err(error) if error.kind() == ErrorKind::Released => {
+                            dir::in_a_row(segments)?
+                        }
                         selected => selected?,
                     };
-                    (selected, Replay::from_snapshot(index, term))
+                    (selected, Replay::from_release(index, term))
                 }
                 None => return Err(error),
             },
@@ -190,7 +192,7 @@ async fn judged_scan<D: Disk>(
     if row.verdict() == Verdict::Damaged {
         return Err(refusal(&newest.path, end, stop.as_ref(), row, &survey));
     }
-    replay.finish()?;
+    replay.finish(&selected[0].path)?;
     if let (None, Some((index @ 1.., term))) = (&replay.start, begin) {
         return Err(Error::new(
             ErrorKind::SnapshotNotFound,
@@ -421,7 +423,7 @@ fn snapshot_records(facts: Facts) -> impl Iterator<Item = Snapshot> {
         Item::Snapshot { snapshot, .. }
         | Item::Release { snapshot, .. }
         | Item::Truncation { snapshot, .. } => Some(snapshot),
-        Item::Entries(_) | Item::Metadata { .. } => None,
+        Item::Entries(_) | Item::Metadata { .. } | Item::Note(_) => None,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::decode::{self, RawRecord};
 use crate::format::frame::LENGTH_FIELD_BYTES;
 use crate::format::mark::NotAMark;
+use crate::format::note;
 use crate::format::{Chain, LogId, Mark, MarkKind, RecordType, Shape};
 use crate::types::{HardState, INDEXES, Position, Seq, Snapshot};
 use bytes::Bytes;
@@ -46,6 +47,8 @@ pub(crate) enum Content {
     Release(Snapshot),
     /// Entries behind it were taken back.
     Truncation(Snapshot),
+    /// A layer's note on the log up to this entry: index and term.
+    Note(u64, u64),
     /// Of no interest to this walk.
     Other,
 }
@@ -351,6 +354,15 @@ impl Walk {
                         records: 0,
                         checkpoint: facts.checkpoint(),
                     });
+                } else if let (Some(_), Some(data)) = (&*group, record.data.as_deref()) {
+                    match note::Seen::in_record(data) {
+                        note::Seen::Note { index, term, .. } => {
+                            let content = Content::Note(index, term);
+                            facts.push(Fact { position, chain: self.chain, content });
+                        }
+                        note::Seen::Broken => return Ok(stop(self, group, Cause::Group, 0..0)),
+                        note::Seen::Other => {}
+                    }
                 }
             } else {
                 if offset == 0 && self.chain != Chain(0) {

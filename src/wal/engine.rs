@@ -10,17 +10,19 @@ use super::thread::SubmissionThread;
 use crate::backup::{self, BackupRequest};
 use crate::commit::committer::{Committer, Limits};
 use crate::commit::flight::Flights;
+use crate::commit::observer::Observed;
 use crate::commit::queue::{Order, Queue};
 use crate::commit::retire::Retire;
 use crate::commit::spin::Spin;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::MarkKind;
+use crate::format::{MarkKind, note};
 use crate::inbox::Inbox;
 use crate::io::{self, Backend, Disk, DiskFile, OnDisk, Zeroing};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::read::serve::{self, OpenFiles, ReadRequest};
 use crate::recovery::follow;
+use crate::recovery::notes::{self, Notes};
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
 use crate::recovery::verify::{self, VerifyRequest};
@@ -108,6 +110,7 @@ pub(crate) struct Opened {
     pub backend: &'static str,
     /// `None` when it is open for reading only.
     pub method: Option<Method>,
+    pub notes: Notes,
 }
 
 /// Everything the submission thread needs.
@@ -248,7 +251,7 @@ impl OnDisk for Job {
                 return;
             }
         };
-        let Log { watermark, recovery, work } = log;
+        let Log { watermark, recovery, notes, work } = log;
         let method = match &work {
             Work::Commits(committer) => Some(committer.active.method),
             Work::Follows(..) => None,
@@ -261,7 +264,8 @@ impl OnDisk for Job {
         disk.spawn(verify::serve(disk.clone(), Arc::clone(&shared.verifications)));
         disk.spawn(backup::serve(disk.clone(), Arc::clone(&shared.backups)));
         // If nobody waits any more, the handle is gone too, and with it came the request to close.
-        let _ = opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method }));
+        let _ =
+            opened.send(Ok(Opened { watermark, recovery, backend: disk.name(), method, notes }));
         match work {
             Work::Commits(committer) => {
                 committer.retire.tell(move |path| open.forget(path));
@@ -292,6 +296,7 @@ async fn beside<T>(work: impl Future<Output = ()>, end: impl Future<Output = T>)
 struct Log<D: Disk> {
     watermark: Watermark,
     recovery: Recovery,
+    notes: Notes,
     work: Work<D>,
 }
 
@@ -306,7 +311,8 @@ async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<L
     let scan = scan::scan_unlocked(disk, dir, options.start).await?;
     let (mover, watermark) = watermark_of(disk, &scan, &scan.segments, options)?;
     let recovery = Recovery::new(&scan, None);
-    Ok(Log { watermark, recovery, work: Work::Follows(Box::new(scan), mover) })
+    let notes = notes_of(disk, &scan).await?;
+    Ok(Log { watermark, recovery, notes, work: Work::Follows(Box::new(scan), mover) })
 }
 
 async fn writable<D: Disk>(
@@ -324,6 +330,8 @@ async fn writable<D: Disk>(
     let (file, segments) = dir::lock_newest(disk, dir, options.lock_wait).await?;
     let scan = scan::scan(disk, &segments, options.start).await?;
     check_numbers(&scan)?;
+    check_layer(&scan, dir, options)?;
+    let notes = notes_of(disk, &scan).await?;
     let space = pipeline::space(options.segment_bytes);
     let repaired = repair::repair(disk, dir, &file, &scan, space).await?;
     let recovery = Recovery::new(&scan, Some(&repaired));
@@ -379,6 +387,7 @@ async fn writable<D: Disk>(
         retire: Retire::new(disk.clone(), dir, watermark.clone(), Rc::clone(&spares)),
         waits_for_room: false,
         mover,
+        observed: Observed::new(options.durability, options.observer.clone()),
         active: Active {
             disk: disk.clone(),
             file: Rc::new(file),
@@ -400,7 +409,7 @@ async fn writable<D: Disk>(
         encoders: Vec::new(),
     };
     match make_ready(&mut committer, method, preparation).await {
-        Ok(()) => Ok(Log { watermark, recovery, work: Work::Commits(Box::new(committer)) }),
+        Ok(()) => Ok(Log { watermark, recovery, notes, work: Work::Commits(Box::new(committer)) }),
         Err(error) => {
             committer.abandon().await;
             Err(error)
@@ -431,6 +440,30 @@ async fn make_ready<D: Disk>(
     file.set_direct(direct).map_err(|error| Error::io("switching to direct I/O", path, error))?;
     committer.active.method = Method { direct, ..method };
     Ok(())
+}
+
+/// What a layer above the log has noted, if there is one.
+async fn notes_of<D: Disk>(disk: &D, scan: &Scan) -> Result<Notes> {
+    if scan.replay.metadata.as_deref() != Some(note::STREAMS) {
+        return Ok(Notes::default());
+    }
+    notes::read(disk, &scan.segments, &scan.replay.notes, scan.replay.released_to.0).await
+}
+
+/// A log that has a layer above it is written by that only: without its notes it could not be read any more.
+fn check_layer(scan: &Scan, dir: &Path, options: &Options) -> Result<()> {
+    let of_streams = scan.replay.metadata.as_deref() == Some(note::STREAMS);
+    match (of_streams, options.observer.is_some()) {
+        (true, false) => {
+            let what = "a log of named streams, which only Streams can write to";
+            let next = "open it with Streams::open; a Reader can read it";
+            Err(Error::new(ErrorKind::Unsupported, what).at_path(dir).next(next))
+        }
+        (false, true) => Err(Error::new(ErrorKind::NotALog, "a log, but not one of streams")
+            .at_path(dir)
+            .next("open it with Wal::open, or choose another directory")),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the numbers in the log can be counted up. No log gets to their ends; bytes that somebody made may be there.
@@ -472,13 +505,12 @@ fn watermark_of<D: Disk>(
         }
     });
     let segments = segments.collect::<Result<_>>()?;
-    let released = scan.replay.released.as_ref();
     Ok(watermark::watermark(watermark::Start {
         position: scan.end,
         live: scan.replay.live.clone(),
         index: scan.replay.index.clone(),
         segments,
-        released: released.map_or((0, 0), |snapshot| (snapshot.index, snapshot.term)),
+        released: scan.replay.released_to,
         released_in: scan.replay.released_in,
         recent_bytes_max: options.recent_bytes_max,
     }))

@@ -39,6 +39,12 @@ impl Reader {
         Ok((Reader::of(wal), recovery))
     }
 
+    /// What it reads with; nothing can be appended by it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
     pub(crate) fn of(wal: Wal) -> Reader {
         Reader { wal }
     }

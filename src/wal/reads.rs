@@ -37,7 +37,7 @@ impl Wal {
     /// # Cancel safety
     ///
     /// Dropping it changes nothing.
-    pub fn get(&self, index: u64) -> impl Future<Output = Result<Entry>> + Send + 'static {
+    pub fn get(&self, index: u64) -> impl Future<Output = Result<Entry>> + Send + 'static + use<> {
         entries::get(self.source(), index)
     }
 

@@ -62,6 +62,31 @@ impl Wal {
         }
     }
 
+    /// Releases what is durable of the entries up to `index`, if a segment goes by that.
+    pub(crate) async fn let_go(&self, index: u64) -> Result<()> {
+        let Some(index) = self.unwanted(index) else {
+            return Ok(());
+        };
+        match self.release(index).await {
+            // Somebody was quicker.
+            Err(error) if error.kind() == ErrorKind::Released => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The same, in the background: who is not told of a failure asks again.
+    pub(crate) fn let_go_soon(&self, index: u64) {
+        if let Some(index) = self.unwanted(index) {
+            let _ = self.shared().queue.release(index, oneshot::channel().0);
+        }
+    }
+
+    fn unwanted(&self, index: u64) -> Option<u64> {
+        let index = index.min(self.durable_index());
+        let frees = index >= self.first_index() && self.handle.watermark.frees(index);
+        frees.then_some(index)
+    }
+
     /// Takes back the entries behind `index`, as a Raft node does with those that its leader does not have. Durable when it
     /// returns: they are never there again, whatever crashes come. The next entry gets the index after `index`.
     ///

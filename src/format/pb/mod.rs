@@ -2,6 +2,9 @@
 pub mod raftpb {
     include!("raftpb.rs");
 }
+pub mod streampb {
+    include!("streampb.rs");
+}
 pub mod walpb {
     include!("walpb.rs");
 }
