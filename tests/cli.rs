@@ -3,7 +3,7 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-use seawal::{ConfState, HardState, Options, Snapshot, Wal};
+use seawal::{ConfState, HardState, Options, Snapshot, Streams, Wal};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -741,4 +741,47 @@ fn a_log_of_limited_size_forgets_by_itself() {
     expect_error(refused, 1, &["as many segments as it may have", "release entries"]);
     let kept = Place::new();
     kept.append(&[SMALL, &full, &["--retain-segments", "3"]].concat(), &numbers(9000));
+}
+
+#[test]
+fn named_streams_are_listed_and_printed() {
+    let place = Place::new();
+    let log = place.log();
+    let names = ["orders", "audit\n2"];
+    let written = pollster::block_on(async {
+        let (streams, _) =
+            Streams::open_or_create(&log, Options::new().segment_bytes(16 << 10)).await?;
+        for n in 1..=600 {
+            for name in names {
+                streams.stream(name).await?.append(format!("{n} {name}")).await?;
+            }
+        }
+        streams.get("orders").unwrap().release(400).await?;
+        streams.get(names[1]).unwrap().release(590).await?;
+        streams.close().await
+    });
+    written.unwrap();
+
+    let listed = expect(place.run("streams", &[], b""), 0);
+    assert_eq!(text(&listed.stdout), "591 600 audit\\n2\n401 600 orders\n");
+    let listed = json_lines(&expect(place.run("streams", &["--json"], b""), 0).stdout);
+    assert_eq!(listed[0]["name"], names[1]);
+    assert_eq!((&listed[1]["first_index"], &listed[1]["last_index"]), (&401.into(), &600.into()));
+
+    let orders = ["--stream", "orders"];
+    let range = ["--from", "498", "--to", "500"];
+    let printed = expect(place.run("cat", &[&orders[..], &range].concat(), b""), 0);
+    assert_eq!(text(&printed.stdout), "498 orders\n499 orders\n500 orders\n");
+    let all = expect(place.run("cat", &orders, b""), 0);
+    assert_eq!(text(&all.stdout).lines().count(), 200);
+    let printed = place.run("cat", &["--stream", "orders", "--from", "400"], b"");
+    expect_error(printed, 1, &["index 400 is not in the stream, which holds 401 to 600"]);
+    let printed = place.run("cat", &["--stream", "none"], b"");
+    expect_error(printed, 1, &["there is no stream \"none\"", "seawal streams"]);
+
+    let plain = Place::new();
+    plain.append(&[], b"a line\n");
+    for (command, args) in [("streams", &[][..]), ("cat", &orders[..])] {
+        expect_error(plain.run(command, args, b""), 3, &["not one of streams"]);
+    }
 }

@@ -1,7 +1,9 @@
 //! `seawal cat`: the payloads of a log.
 
 use super::exit::Code;
-use super::printing::{self, Printing};
+use super::printing::{Held, Printing};
+use crate::streams::Streams;
+use anyhow::anyhow;
 use clap::Args;
 use std::ops::Bound;
 
@@ -18,19 +20,40 @@ pub(super) struct Cat {
     /// The last index to print, itself included [default: the last there is]
     #[arg(long, value_name = "INDEX")]
     to: Option<u64>,
+    /// Print the records of this named stream; indexes are those of the stream
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
 }
 
 impl Cat {
     pub(super) fn run(&self) -> anyhow::Result<Code> {
-        self.printing.run(|reader, out| {
-            printing::check_bound(reader, "--from", self.from, 0)?;
-            printing::check_bound(reader, "--to", self.to, 0)?;
+        self.printing.run(|reader, recovery, out| {
             let from = self.from.map_or(Bound::Unbounded, Bound::Included);
             let to = self.to.map_or(Bound::Unbounded, Bound::Included);
-            for entry in reader.read((from, to)).blocking() {
+            let Some(name) = &self.stream else {
+                self.check(Held::by(reader))?;
+                for entry in reader.read((from, to)).blocking() {
+                    self.printing.entry(&entry?, out)?;
+                }
+                return Ok(());
+            };
+            let streams = Streams::of_reader_blocking(reader, recovery)?;
+            let stream = streams.get(name).ok_or_else(|| {
+                anyhow!(
+                    "there is no stream {name:?} in the log; `seawal streams` lists those there are"
+                )
+            })?;
+            let (first, last) = (stream.first_index()?, stream.last_index()?);
+            self.check(Held { what: "stream", first, last })?;
+            for entry in stream.read((from, to)).blocking() {
                 self.printing.entry(&entry?, out)?;
             }
             Ok(())
         })
+    }
+
+    fn check(&self, held: Held) -> anyhow::Result<()> {
+        held.check("--from", self.from, 0)?;
+        held.check("--to", self.to, 0)
     }
 }

@@ -17,6 +17,7 @@ mod output;
 mod printing;
 mod release;
 mod stat;
+mod streams;
 mod tail;
 mod verify;
 
@@ -54,6 +55,7 @@ enum Command {
     Dump(dump::Dump),
     Verify(verify::Verify),
     Stat(stat::Stat),
+    Streams(streams::ListStreams),
     Release(release::Release),
     #[command(name = "backup")]
     BackUp(backup::BackUp),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Dump(dump) => dump.run(),
         Command::Verify(verify) => verify.run(),
         Command::Stat(stat) => stat.run(),
+        Command::Streams(streams) => streams.run(),
         Command::Release(release) => release.run(),
         Command::BackUp(backup) => backup.run(),
     };

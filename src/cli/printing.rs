@@ -5,7 +5,7 @@ use super::exit::{self, Code};
 use super::output::{self, Stdout};
 use crate::options::Options;
 use crate::types::{Entry, Start};
-use crate::wal::Reader;
+use crate::wal::{Reader, Recovery};
 use anyhow::bail;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
@@ -46,7 +46,7 @@ impl Printing {
     /// Opens the log and prints what `print` takes from it. What is sound goes out also when something else is not.
     pub(super) fn run(
         &self,
-        print: impl FnOnce(&Reader, &mut Stdout) -> anyhow::Result<()>,
+        print: impl FnOnce(&Reader, &Recovery, &mut Stdout) -> anyhow::Result<()>,
     ) -> anyhow::Result<Code> {
         if self.frame == Frame::Len32 && self.format != EntryFormat::Text {
             let what = "--frame len32 goes with --format text only\n";
@@ -68,7 +68,7 @@ impl Printing {
             ));
         }
         let mut out = output::stdout()?;
-        let printed = print(&reader, &mut out);
+        let printed = print(&reader, &recovery, &mut out);
         let flushed = out.flush();
         printed?;
         flushed?;
@@ -109,31 +109,38 @@ impl Printing {
     }
 }
 
-/// Refuses the bound that `flag` gave if it is not one of the indexes that the log holds, or up to `beyond` more.
-pub(super) fn check_bound(
-    reader: &Reader,
-    flag: &str,
-    bound: Option<u64>,
-    beyond: u64,
-) -> anyhow::Result<()> {
-    let (first, last) = (reader.first_index(), reader.last_index());
-    let Some(index) = bound else {
-        return Ok(());
-    };
-    if index < first {
-        let held = held(first, last);
-        bail!("index {index} is not in the log, which holds {held}; raise {flag} to {first}");
-    }
-    if index > last.saturating_add(beyond) {
-        let held = held(first, last);
-        bail!("index {index} is not in the log, which holds {held}; lower {flag}, or leave it out");
-    }
-    Ok(())
+/// What a log, or a stream, holds.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub what: &'static str,
+    pub first: u64,
+    pub last: u64,
 }
 
-fn held(first: u64, last: u64) -> String {
-    match first <= last {
-        true => format!("{first} to {last}"),
-        false => "no entries".to_owned(),
+impl Held {
+    pub(super) fn by(reader: &Reader) -> Held {
+        Held { what: "log", first: reader.first_index(), last: reader.last_index() }
+    }
+
+    /// Refuses the bound that `flag` gave if it is not one of these indexes, or up to `beyond` more.
+    pub(super) fn check(self, flag: &str, bound: Option<u64>, beyond: u64) -> anyhow::Result<()> {
+        let Held { what, first, last } = self;
+        let held = match first <= last {
+            true => format!("{first} to {last}"),
+            false => "no entries".to_owned(),
+        };
+        match bound {
+            Some(index) if index < first => {
+                bail!(
+                    "index {index} is not in the {what}, which holds {held}; raise {flag} to {first}"
+                )
+            }
+            Some(index) if index > last.saturating_add(beyond) => {
+                bail!(
+                    "index {index} is not in the {what}, which holds {held}; lower {flag}, or leave it out"
+                )
+            }
+            _ => Ok(()),
+        }
     }
 }

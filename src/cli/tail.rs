@@ -2,7 +2,7 @@
 
 use super::exit::Code;
 use super::output::Stdout;
-use super::printing::{self, Printing};
+use super::printing::{Held, Printing};
 use crate::wal::Reader;
 use clap::Args;
 use futures_core::Stream;
@@ -35,9 +35,10 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn run(&self) -> anyhow::Result<Code> {
-        self.printing.run(|reader, out| {
-            printing::check_bound(reader, "--from", self.from, self.follow.into())?;
-            let (first, last) = (reader.first_index(), reader.last_index());
+        self.printing.run(|reader, _, out| {
+            let held = Held::by(reader);
+            held.check("--from", self.from, self.follow.into())?;
+            let Held { first, last, .. } = held;
             let of_lines = (last + 1).saturating_sub(self.lines).max(first);
             let from = self.from.unwrap_or(of_lines);
             if self.follow {
