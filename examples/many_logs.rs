@@ -1,4 +1,4 @@
-//! What sharing syncs is worth: as many appenders, with one log for all of them, or a log each.
+//! What sharing syncs is worth: as many appenders, with one log for all of them, a stream of one log each, or a log each.
 //!
 //! `cargo run --release --example many_logs -- DIR [APPENDERS] [SECONDS] [BYTES]`
 //!
@@ -9,14 +9,31 @@
 //! | SECONDS | 3 | for each way |
 //! | BYTES | 100 | length of a record |
 //!
-//! Three ways, one after another: one log that all append to; a log each, all on one submission thread; and a log each on
-//! threads of their own. A line for each: appends a second, how long one took, commits, and bytes of the logs an append.
+//! Four ways, one after another: one log that all append to; a named stream each, in one log; a log each, all on one
+//! submission thread; and a log each on threads of their own. A line for each: appends a second, how long one took,
+//! commits, and bytes of the logs an append.
 
-use seawal::{Options, SubmissionThread, Wal};
+use seawal::{NamedStream, Options, Stats, Streams, SubmissionThread, Wal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What an appender appends to.
+#[derive(Clone)]
+enum Target {
+    Log(Wal),
+    Stream(NamedStream),
+}
+
+impl Target {
+    async fn append(&self, record: &[u8]) -> seawal::Result<u64> {
+        match self {
+            Target::Log(log) => log.append(record).await,
+            Target::Stream(stream) => stream.append(record).await,
+        }
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -28,22 +45,41 @@ async fn main() -> Result<(), Failure> {
     if appenders == 0 {
         return Err("give at least one appender".into());
     }
+    let time = Duration::from_secs(seconds);
     // Many logs, each with a prepared segment: small ones.
     let options = || Options::new().segment_bytes(8_000_000);
+    let home = |at: usize| -> Result<_, Failure> {
+        let home = dir.join(format!("{at}"));
+        let _ = std::fs::remove_dir_all(&home);
+        std::fs::create_dir_all(dir)?;
+        Ok(home)
+    };
+
+    let log = Wal::create(home(0)?, options()).await?;
+    let targets = vec![Target::Log(log.clone()); appenders];
+    measure("one log", targets, || vec![log.stats()], time, bytes).await?;
+    log.close().await?;
+
+    let streams = Streams::create(home(0)?, options()).await?;
+    let mut targets = Vec::new();
+    for at in 0..appenders {
+        targets.push(Target::Stream(streams.stream(&format!("{at}")).await?));
+    }
+    measure("a stream each", targets, || vec![streams.stats()], time, bytes).await?;
+    streams.close().await?;
+
     let thread = SubmissionThread::start(&options())?;
-    for way in ["one log", "a log each, one thread", "a log each, a thread each"] {
+    for way in ["a log each, one thread", "a log each, a thread each"] {
         let mut logs = Vec::new();
-        for at in 0..if way == "one log" { 1 } else { appenders } {
+        for at in 0..appenders {
             let options = match way {
                 "a log each, one thread" => options().submission_thread(&thread),
                 _ => options(),
             };
-            let home = dir.join(format!("{at}"));
-            let _ = std::fs::remove_dir_all(&home);
-            std::fs::create_dir_all(dir)?;
-            logs.push(Wal::create(home, options).await?);
+            logs.push(Wal::create(home(at)?, options).await?);
         }
-        measure(way, &logs, appenders, Duration::from_secs(seconds), bytes).await?;
+        let targets = logs.iter().cloned().map(Target::Log).collect();
+        measure(way, targets, || logs.iter().map(Wal::stats).collect(), time, bytes).await?;
         for log in &logs {
             log.close().await?;
         }
@@ -53,34 +89,32 @@ async fn main() -> Result<(), Failure> {
 
 async fn measure(
     way: &str,
-    logs: &[Wal],
-    appenders: usize,
+    targets: Vec<Target>,
+    stats: impl Fn() -> Vec<Stats>,
     time: Duration,
     bytes: usize,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
-    let appender = |at: usize| {
-        let wal = logs[at % logs.len()].clone();
+    let appender = |target: Target| {
         tokio::spawn(async move {
             let (record, mut times) = (vec![b'x'; bytes], Vec::new());
             while begun.elapsed() < time {
                 let before = Instant::now();
-                wal.append(&record).await?;
+                target.append(&record).await?;
                 times.push(before.elapsed());
             }
             Ok::<_, seawal::Error>(times)
         })
     };
-    let tasks: Vec<_> = (0..appenders).map(appender).collect();
+    let tasks: Vec<_> = targets.into_iter().map(appender).collect();
     let mut times: Vec<Duration> = Vec::new();
     for task in tasks {
         times.extend(task.await??);
     }
     let seconds = begun.elapsed().as_secs_f64();
     times.sort();
-    let sum = |count: fn(&seawal::Stats) -> u64| {
-        logs.iter().map(|log| count(&log.stats())).sum::<u64>() as f64
-    };
+    let stats = stats();
+    let sum = |count: fn(&Stats) -> u64| stats.iter().map(count).sum::<u64>() as f64;
     println!(
         "{way}: {:.0} appends/s, p50 {:?}, p99 {:?}, {:.0} commits/s, {:.0} bytes each",
         times.len() as f64 / seconds,

@@ -9,7 +9,7 @@ use common::etcd::{etcd, program};
 use common::logs::{self, Contents};
 use seawal::{
     Backend, ConfState, Durability, Entry, HardState, Options, Packing, Prealloc, Reader, Result,
-    Snapshot, Start, SyncMethod, Verdict, Wal,
+    Snapshot, Start, Streams, SyncMethod, Verdict, Wal,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -361,6 +361,49 @@ fn what_seawal_released() {
         wal.release_blocking(last - 3).unwrap();
         end(wal, true);
         same_in_etcd(dir, Start::Snapshot { index: last - 3, term: 1 }, &format!("{name}, again"));
+    }
+}
+
+/// A log of named streams is a log: etcd's reader opens all of it, and what releases have left of it.
+#[test]
+fn streams_of_seawal() {
+    if program().is_none() {
+        return;
+    }
+    for (at, options) in SMALL.iter().enumerate() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = &root.path().join("log");
+        let fill = |from: u64| async move {
+            let (streams, _) = Streams::open_or_create(dir, options()).await?;
+            let (one, two) = (streams.stream("one").await?, streams.stream("two").await?);
+            for index in from..from + 150 {
+                assert_eq!(one.append(payload(index, 900)).await?, index);
+                assert_eq!(two.append(payload(index + 1, 1200)).await?, index);
+            }
+            Ok::<_, seawal::Error>((streams, one, two))
+        };
+        let (streams, ..) = block(fill(1)).unwrap();
+        block(streams.close()).unwrap();
+        let name = format!("streams, options {at}");
+        // We begin behind a note, and etcd where the record of the release says: one entry later.
+        let same = |what: &str| {
+            let left = Contents::read(dir, options()).unwrap().entries;
+            let first = left[0].index;
+            let (start, skipped) = match first {
+                1 => (Start::Beginning, 0),
+                index => (Start::Snapshot { index, term: 1 }, 1),
+            };
+            let ours = same_in_etcd(dir, start, &format!("{name}, {what}"));
+            assert_eq!(ours.entries, left[skipped..], "{name}, {what}");
+            first
+        };
+        // A segment with nothing in it but the creation of a stream may be gone.
+        assert!(same("all") < 4);
+        let (streams, one, two) = block(fill(151)).unwrap();
+        block(one.release(280)).unwrap();
+        block(two.release(290)).unwrap();
+        block(streams.close()).unwrap();
+        assert!(same("what is left") > 400);
     }
 }
 
