@@ -6,10 +6,13 @@ use crate::format::pb::streampb::{CreateStream, RemoveStream, StreamEntry};
 pub(super) use crate::format::pb::streampb::{StreamState, StreamsNote};
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
 /// Bytes of a record's message besides its own, at most.
 pub(super) const RECORD_OVERHEAD_BYTES: usize = 1 + 10 + 1 + 10;
+
+/// A stream in a note has four fields, and its name is not empty.
+const STATE_BYTES_MIN: u64 = 9;
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +46,19 @@ pub(super) fn remove(stream: u64) -> Bytes {
 
 /// What a note says.
 pub(super) fn note(data: &[u8]) -> Result<StreamsNote, String> {
-    StreamsNote::decode(data).map_err(|error| format!("a note that does not parse: {error}"))
+    let bad = |error: prost::DecodeError| format!("a note that does not parse: {error}");
+    // No memory is taken for states of nothing.
+    let mut rest = data;
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).map_err(bad)?;
+        let len = decode_varint(&mut rest).map_err(bad)?;
+        let known = (tag, wire_type) == (1, WireType::LengthDelimited);
+        if !known || len < STATE_BYTES_MIN || len > rest.len() as u64 {
+            return Err("a note that holds something else than streams".to_owned());
+        }
+        rest = &rest[len as usize..];
+    }
+    StreamsNote::decode(data).map_err(bad)
 }
 
 fn encoded(message: StreamEntry) -> Bytes {

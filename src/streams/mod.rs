@@ -286,6 +286,8 @@ impl Streams {
     /// Removes a stream with all its records. Durable when it returns. One of the same name that is created later is
     /// another, and begins at 1.
     ///
+    /// In a log of fixed size it needs room as an append does: where there is none, release the stream's records first.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::NotFound`] if there is none; those of [`Wal::append`].

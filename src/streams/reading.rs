@@ -5,7 +5,8 @@
 //! several at a time.
 
 use super::named::{NamedStream, beyond, released};
-use super::table::{Gone, Table};
+use super::runs::Runs;
+use super::table::Gone;
 use super::{entry, no_stream};
 use crate::blocking::Blocking;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,23 +74,11 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// Of `wanted` what comes first; `None` if there is nothing of it. `holds`: somebody keeps the log from being released
-    /// before it.
-    fn of(
-        stream: &NamedStream,
-        table: &Table,
-        wanted: &Range<u64>,
-        holds: bool,
-    ) -> Result<Option<Chunk>> {
-        let max = (wanted.end - wanted.start).min(CHUNK_RECORDS_MAX as u64) as usize;
-        let known = table.stream(stream.id()).map_err(|Gone| no_stream(stream.name()))?;
-        if wanted.start <= known.released {
-            return Err(released(wanted.start, known.released + 1));
-        }
-        let places = known.places(wanted.start, max);
-        let (Some(&(_, from)), Some(&(last, to))) = (places.first(), places.last()) else {
-            return Ok(None);
-        };
+    /// The records from `from` on, as the runs have them; `None` if there are none. `holds`: somebody keeps the log from
+    /// being released before them.
+    fn of(stream: &NamedStream, runs: &Runs, from: u64, holds: bool) -> Option<Chunk> {
+        let places: Vec<_> = runs.places(from, CHUNK_RECORDS_MAX).collect();
+        let (&(_, from), &(last, to)) = (places.first()?, places.last()?);
         let (wal, of) = (&stream.shared().wal, stream.clone());
         let close = (to - from) / ENTRIES_PER_RECORD_MAX < places.len() as u64;
         let records: Records = match (close, holds) {
@@ -105,7 +94,7 @@ impl Chunk {
                 Box::pin(each.buffered(LOOKUPS))
             }
         };
-        Ok(Some(Chunk { records, end: last + 1, from }))
+        Some(Chunk { records, end: last + 1, from })
     }
 }
 
@@ -113,41 +102,42 @@ impl Chunk {
 #[derive(Debug)]
 struct Pinned {
     stream: NamedStream,
-    place: Option<u64>,
+    /// Where what is wanted lies, also if it is released meanwhile.
+    runs: Runs,
+    place: u64,
 }
 
 impl Pinned {
-    /// The first records of `wanted`, from which on everything stays.
-    fn chunk(&mut self, wanted: &Range<u64>) -> Result<Option<Chunk>> {
-        let shared = self.stream.shared();
-        let mut table = shared.index.lock();
-        let chunk = Chunk::of(&self.stream, &table, wanted, true)?;
-        let moved = match (&chunk, self.place) {
-            (Some(chunk), None) => {
-                self.place = Some(table.pin(chunk.from));
-                false
-            }
-            (Some(chunk), Some(place)) => {
-                table.move_pin(place, chunk.from);
-                true
-            }
-            (None, _) => false,
+    /// `wanted` stays, and there is some of it.
+    fn new(stream: NamedStream, wanted: &Range<u64>) -> Result<Pinned> {
+        let mut table = stream.shared().index.lock();
+        let known = table.stream(stream.id()).map_err(|Gone| no_stream(stream.name()))?;
+        let runs = known.runs().of(wanted);
+        let released_to = known.released;
+        let from = match runs.first_place() {
+            Some(from) if wanted.start > released_to => from,
+            _ => return Err(released(wanted.start, released_to + 1)),
         };
+        let place = table.pin(from);
         drop(table);
-        if moved {
-            shared.let_go();
-        }
-        Ok(chunk)
+        Ok(Pinned { stream, runs, place })
+    }
+
+    /// The records from `from` on, from which everything stays.
+    fn chunk(&self, from: u64) -> Option<Chunk> {
+        let chunk = Chunk::of(&self.stream, &self.runs, from, true)?;
+        let shared = self.stream.shared();
+        shared.index.lock().move_pin(self.place, chunk.from);
+        shared.let_go();
+        Some(chunk)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            let shared = self.stream.shared();
-            shared.index.lock().unpin(place);
-            shared.let_go();
-        }
+        let shared = self.stream.shared();
+        shared.index.lock().unpin(self.place);
+        shared.let_go();
     }
 }
 
@@ -254,17 +244,15 @@ pub struct StreamEntries {
 
 impl StreamEntries {
     pub(super) fn new(stream: NamedStream, wanted: Result<Range<u64>>) -> StreamEntries {
-        let mut pinned = Pinned { stream, place: None };
-        // The first chunk is looked up at once: from now on what is wanted stays.
-        let chunk = wanted.and_then(|wanted| match wanted.is_empty() {
-            true => Ok((wanted, None)),
-            false => pinned.chunk(&wanted).map(|chunk| (wanted, chunk)),
+        let pinned = wanted.and_then(|wanted| match wanted.is_empty() {
+            true => Ok((None, wanted)),
+            false => Pinned::new(stream, &wanted).map(|pinned| (Some(pinned), wanted)),
         });
-        let pinned = Some(pinned);
-        match chunk {
-            Ok((wanted, chunk)) => StreamEntries { pinned, wanted, chunk, refused: None },
-            Err(error) => StreamEntries { pinned, wanted: 0..0, chunk: None, refused: Some(error) },
-        }
+        let (pinned, wanted, refused) = match pinned {
+            Ok((pinned, wanted)) => (pinned, wanted, None),
+            Err(error) => (None, 0..0, Some(error)),
+        };
+        StreamEntries { pinned, wanted, chunk: None, refused }
     }
 
     /// The next record; `None` after the last.
@@ -289,12 +277,12 @@ impl StreamEntries {
         if let Some(error) = self.refused.take() {
             return Poll::Ready(Err(error));
         }
-        let Some(pinned) = &mut self.pinned else {
+        let Some(pinned) = &self.pinned else {
             return Poll::Ready(Ok(None));
         };
         while !self.wanted.is_empty() {
             if self.chunk.is_none() {
-                self.chunk = pinned.chunk(&self.wanted)?;
+                self.chunk = pinned.chunk(self.wanted.start);
             }
             if let Some(entry) = ready!(poll_chunk(&mut self.chunk, self.wanted.start, context))? {
                 self.wanted.start = entry.index + 1;
@@ -421,8 +409,11 @@ impl StreamTail {
                 }
             }
             if self.chunk.is_none() {
-                let table = stream.shared().index.lock();
-                self.chunk = Chunk::of(stream, &table, &(self.next..u64::MAX), false)?;
+                let next = self.next;
+                self.chunk = stream.with(|known| match next > known.released {
+                    true => Ok(Chunk::of(stream, known.runs(), next, false)),
+                    false => Err(released(next, known.released + 1)),
+                })??;
             }
             if self.chunk.is_none() {
                 self.growth = Some(Growth::new(stream.clone(), self.next));

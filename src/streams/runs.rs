@@ -4,6 +4,7 @@
 //! by itself, has few runs; one that shares every group with others has one for each record, of 24 bytes.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// `count` records from `index` on, in the entries of the log from `at` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,18 @@ impl Runs {
         runs.skip_while(move |(index, _)| *index < from).take(max)
     }
 
+    /// Those of these records.
+    pub(super) fn of(&self, wanted: &Range<u64>) -> Runs {
+        let first = self.0.partition_point(|run| run.index + run.count <= wanted.start);
+        let behind = self.0.partition_point(|run| run.index < wanted.end);
+        let mut runs = Runs(self.0.range(first..behind.max(first)).copied().collect());
+        runs.forget(wanted.start.saturating_sub(1));
+        if let Some(last) = runs.0.back_mut() {
+            last.count = last.count.min(wanted.end - last.index);
+        }
+        runs
+    }
+
     /// Forgets the records up to `index`.
     pub(super) fn forget_up_to(&mut self, index: u64) {
         self.forget(index);
@@ -103,6 +116,10 @@ mod tests {
                 let known: Vec<_> = map.range(index..).take(max).map(|(a, b)| (*a, *b)).collect();
                 prop_assert_eq!(found, known);
             }
+            let wanted = forgotten / 2 + 1..forgotten + 9;
+            let of: Vec<_> = runs.of(&wanted).places(0, 100).collect();
+            let known: Vec<_> = map.range(wanted).map(|(a, b)| (*a, *b)).collect();
+            prop_assert_eq!(of, known);
             for at in 0..at + 2 {
                 let index = map.iter().find(|(_, there)| **there == at).map(|(index, _)| *index);
                 prop_assert_eq!(runs.index_at(at), index);

@@ -41,9 +41,9 @@ impl Stream {
         self.runs.place_of(index)
     }
 
-    /// At most `max` records from `from` on, with the entries that hold them.
-    pub(super) fn places(&self, from: u64, max: usize) -> Vec<(u64, u64)> {
-        self.runs.places(from, max).collect()
+    /// The entries that hold its records.
+    pub(super) fn runs(&self) -> &Runs {
+        &self.runs
     }
 }
 

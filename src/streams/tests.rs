@@ -481,6 +481,27 @@ fn a_range_that_is_read_stays() {
         assert_eq!(records, (2..12).collect::<Vec<u8>>());
         settle(&sim).await;
         assert!(segments(&sim) < kept / 2, "{} of {kept}", segments(&sim));
+        // Longer than is looked up at once; and of a stream that goes.
+        let all = async |stream: &NamedStream| {
+            stream.append_batch((0..1500u64).map(|n| n.to_string())).await
+        };
+        let (kept, gone) =
+            (streams.stream("kept").await.unwrap(), streams.stream("gone").await.unwrap());
+        all(&kept).await.unwrap();
+        all(&gone).await.unwrap();
+        let read = [kept.read(..), gone.read(..)];
+        kept.release(1500).await.unwrap();
+        streams.remove("gone").await.unwrap();
+        for n in 0..60 {
+            let index = busy.append(vec![n; 2000]).await.unwrap();
+            busy.release(index).await.unwrap();
+        }
+        settle(&sim).await;
+        for entries in read {
+            let records: Vec<_> = entries.map(|entry| entry.unwrap().data).collect().await;
+            assert!(records.iter().enumerate().all(|(n, record)| *record == n.to_string()));
+            assert_eq!(records.len(), 1500);
+        }
         let error = rare.read(3..).next().await.unwrap().unwrap_err();
         assert_eq!((error.kind(), error.first_index()), (ErrorKind::Released, Some(21)));
         streams.close().await.unwrap();

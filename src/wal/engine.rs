@@ -48,6 +48,9 @@ use tokio::sync::oneshot;
 /// prepared in the background.
 const OPEN_ZERO_BYTES_MAX: u64 = 32 << 20;
 
+/// A reader looks so often for a log whose notes are not gone before it has read them.
+const NOTE_LOOKS_MAX: usize = 4;
+
 /// What the handles and the submission thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -308,10 +311,18 @@ enum Work<D: Disk> {
 }
 
 async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
-    let scan = scan::scan_unlocked(disk, dir, options.start).await?;
+    let mut looks = 1;
+    let (scan, notes) = loop {
+        let scan = scan::scan_unlocked(disk, dir, options.start).await?;
+        match notes_of(disk, &scan).await {
+            Ok(notes) => break (scan, notes),
+            // Released by who writes the log, and its file perhaps used again, since the scan.
+            Err(_) if looks < NOTE_LOOKS_MAX => looks += 1,
+            Err(error) => return Err(error),
+        }
+    };
     let (mover, watermark) = watermark_of(disk, &scan, &scan.segments, options)?;
     let recovery = Recovery::new(&scan, None);
-    let notes = notes_of(disk, &scan).await?;
     Ok(Log { watermark, recovery, notes, work: Work::Follows(Box::new(scan), mover) })
 }
 
