@@ -58,7 +58,7 @@ mod segment;
 mod streams;
 mod sync;
 mod tail;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod types;
 mod wal;

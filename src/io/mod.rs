@@ -51,7 +51,6 @@ mod zeros;
 #[cfg(test)]
 mod contract;
 #[cfg(any(test, feature = "testing"))]
-#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "`testing` makes it public"))]
 pub(crate) mod sim;
 
 pub(crate) use buf::AlignedBuf;
