@@ -82,7 +82,8 @@ impl Replay {
         Replay { from_release: true, ..Replay::from_snapshot(index, term) }
     }
 
-    /// After all facts, of which the first stood in the segment at `path`: whether the entries that are missing were released, and those that were asked for were not.
+    /// After all facts, of which the first stood in the segment at `path`: whether the entries that are missing were
+    /// released, and those that were asked for were not.
     pub(crate) fn finish(&self, path: &Path) -> Result<()> {
         let released = self.released.as_ref().map_or(0, |snapshot| snapshot.index);
         match &self.missing {
@@ -159,13 +160,13 @@ impl Replay {
 
     /// One that goes with the last entry so far, or before the first that is left, is a note of this log.
     fn note(&mut self, note: NotePlace) {
-        // There may be another of the same entry, which knows what was released since.
-        self.notes.pop_if(|last| last.index == note.index);
-        let follows = self.notes.last().is_none_or(|last| last.index < note.index);
+        let follows = self.notes.last().is_none_or(|last| last.index <= note.index);
         let fits = self.live.last().is_none() || self.live.next() == note.index.saturating_add(1);
         if !follows || !fits || !INDEXES.contains(&note.index) {
             return;
         }
+        // There may be another of the same entry, which knows less of what was released.
+        self.notes.pop_if(|last| last.index == note.index);
         self.notes.push(note);
         let NotePlace { index, term, .. } = note;
         if self.from_release && index < self.start_index && self.live.last().is_none() {
@@ -322,6 +323,10 @@ mod tests {
         let notes = run((0, 0), &facts).unwrap().notes;
         let places: Vec<_> = notes.iter().map(|note| (note.index, note.position.offset)).collect();
         assert_eq!(places, [(1, 16)], "and one that goes with no entry does not");
+        // Nor does one that comes too late, and it does not take the place of the other.
+        let facts = [entry(1, 1), Content::Note(1, 1), entry(2, 1), Content::Note(1, 1)];
+        let notes = run((0, 0), &facts).unwrap().notes;
+        assert_eq!((notes.len(), notes[0].position.offset), (1, 8));
     }
 
     #[test]
