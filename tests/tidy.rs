@@ -79,6 +79,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "metrics",
             "options",
             "payload",
+            "read",
             "recovery",
             "wal",
             "watermark",

@@ -68,7 +68,7 @@ impl Entries {
     pub(crate) fn new(source: Source, range: impl RangeBounds<u64>) -> Entries {
         // Before it is looked what there is.
         let pin = source.watermark.pin();
-        match bounds(&source, range) {
+        match bounds(source.first_and_next(), range, released, beyond) {
             Ok(wanted) if wanted.is_empty() => {
                 Entries { cursor: None, first: wanted.start, wanted, refused: None }
             }
@@ -170,9 +170,14 @@ pub(crate) fn get(source: Source, index: u64) -> impl Future<Output = Result<Ent
     }
 }
 
-/// The indexes of a range; an open end is the end of the log.
-fn bounds(source: &Source, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
-    let (first, next) = source.first_and_next();
+/// The indexes of a range of what is there from `first` to before `next`; an open end is the end. `released` and `beyond`
+/// say what is not there, given an index and the end that it lies behind.
+pub(crate) fn bounds(
+    (first, next): (u64, u64),
+    range: impl RangeBounds<u64>,
+    released: fn(u64, u64) -> Error,
+    beyond: fn(u64, u64) -> Error,
+) -> Result<Range<u64>> {
     let start = match range.start_bound() {
         Bound::Included(&index) => index,
         Bound::Excluded(&index) => index.saturating_add(1),
@@ -191,7 +196,7 @@ fn bounds(source: &Source, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
         return Err(released(start, first));
     }
     // `next` itself is a place to start from: what is read from there on is nothing yet.
-    if end > next || start > next {
+    if end > next {
         return Err(beyond(if start > next { start } else { end - 1 }, next));
     }
     Ok(start..end)

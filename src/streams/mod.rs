@@ -102,6 +102,11 @@ impl Index {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether all entries were understood, and counted.
+    fn sound(&self) -> Result<()> {
+        self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
 }
 
 impl Observer for Index {
@@ -119,8 +124,8 @@ impl Observer for Index {
 
     fn note(&self, at: u64, ends: bool) -> Option<Bytes> {
         // What was not understood was not counted.
-        let note = self.broken.get().is_none().then(|| self.lock().note(at, ends))?;
-        Some(note?.encode_to_vec().into())
+        self.sound().ok()?;
+        Some(self.lock().note(at, ends)?.encode_to_vec().into())
     }
 
     fn releasable(&self) -> u64 {
@@ -185,7 +190,12 @@ impl Streams {
     #[cfg(feature = "cli")]
     pub(crate) fn of_reader_blocking(reader: &Reader, recovery: &Recovery) -> Result<Streams> {
         let (wal, index) = (reader.wal().clone(), Arc::<Index>::default());
-        *index.lock() = pollster::block_on(table_of(&wal, recovery))?;
+        if recovery.metadata.as_deref() != Some(note::STREAMS) {
+            return Err(Error::new(ErrorKind::NotALog, "a log, but not one of streams")
+                .at_path(wal.dir())
+                .next("read it with Reader, or give the directory of another log"));
+        }
+        *index.lock() = pollster::block_on(table_of(&wal))?;
         let shared = Shared { wal, index, record_bytes_max: 0, note_bytes_max: 0 };
         Ok(Streams { shared: Arc::new(shared) })
     }
@@ -215,7 +225,7 @@ impl Streams {
         let observer = Arc::clone(&index) as Arc<dyn Observer>;
         let options = options.for_layer(note::STREAMS, entry::RECORD_OVERHEAD_BYTES, observer);
         let (wal, recovery) = open(options).await?;
-        let table = table_of(&wal, &recovery).await.and_then(|table| {
+        let table = table_of(&wal).await.and_then(|table| {
             match table.note_bytes_with(0, 0) <= note_bytes_max {
                 true => Ok(table),
                 false => Err(too_many(wal.dir())),
@@ -375,10 +385,7 @@ impl Shared {
     /// Appends an entry; gives its index in the log.
     async fn append(&self, data: Bytes) -> Result<u64> {
         let at = self.wal.append(data).await?;
-        match self.index.broken.get() {
-            Some(error) => Err(error.clone()),
-            None => Ok(at),
-        }
+        self.index.sound().map(|()| at)
     }
 
     /// The entry for a record.
@@ -395,10 +402,7 @@ impl Shared {
     /// The same for several that become durable together.
     async fn append_batch(&self, data: Vec<Bytes>) -> Result<Range<u64>> {
         let indexes = self.wal.append_batch(data).await?;
-        match self.index.broken.get() {
-            Some(error) => Err(error.clone()),
-            None => Ok(indexes),
-        }
+        self.index.sound().map(|()| indexes)
     }
 
     /// Keeps room in notes for one more stream, until it is there.
@@ -437,13 +441,8 @@ async fn start(dir: &Path, options: Options, how: How) -> Result<(Streams, Recov
     opened.map_err(|error| if error.path().is_none() { error.at_path(dir) } else { error })
 }
 
-/// What notes and entries say that are there.
-async fn table_of(wal: &Wal, recovery: &Recovery) -> Result<Table> {
-    if recovery.metadata.as_deref() != Some(note::STREAMS) {
-        return Err(Error::new(ErrorKind::NotALog, "a log, but not one of streams")
-            .at_path(wal.dir())
-            .next("read it with Reader, or give the directory of another log"));
-    }
+/// What notes and entries say that are there, of a log of streams.
+async fn table_of(wal: &Wal) -> Result<Table> {
     let Notes { first, last, indexes } = wal.notes();
     let base = wal.first_index() - 1;
     let begun = Table::new(base, first.as_deref(), last.as_deref(), indexes);

@@ -5,9 +5,10 @@ use super::table::{Gone, Stream};
 use super::{Shared, index_of, no_stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Payload;
+use crate::read::entries;
 use crate::types::Entry;
 use std::fmt;
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
 
 /// A stream of a log of [`Streams`](super::Streams). Clones are handles to the same stream.
@@ -104,7 +105,7 @@ impl NamedStream {
             None if index <= stream.released => Err(released(index, stream.released + 1)),
             None => Err(beyond(index, stream.next)),
         })?;
-        reading::get(self.clone(), index, place?).await
+        reading::look_up(self.clone(), index, place?, true).await
     }
 
     /// The records of `range`, in order. An open end is the end of the stream as it is now. What the range wants stays in
@@ -113,7 +114,9 @@ impl NamedStream {
     /// A range that reaches beyond either end of the stream gives an error as its only item: [`ErrorKind::Released`]
     /// before [`NamedStream::first_index`], else [`ErrorKind::OutOfRange`].
     pub fn read(&self, range: impl RangeBounds<u64>) -> StreamEntries {
-        StreamEntries::new(self.clone(), self.bounds(range))
+        let known = self.first_and_next();
+        let wanted = known.and_then(|known| entries::bounds(known, range, released, beyond));
+        StreamEntries::new(self.clone(), wanted)
     }
 
     /// The records from `from` on, those that are there and those that come: see [`StreamTail`].
@@ -185,32 +188,6 @@ impl NamedStream {
     pub(super) fn with<T>(&self, look: impl FnOnce(&Stream) -> T) -> Result<T> {
         let table = self.shared.index.lock();
         table.stream(self.id).map(look).map_err(|Gone| no_stream(&self.name))
-    }
-
-    /// The indexes of a range; an open end is the end of the stream.
-    fn bounds(&self, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
-        let (first, next) = self.first_and_next()?;
-        let start = match range.start_bound() {
-            Bound::Included(&index) => index,
-            Bound::Excluded(&index) => index.saturating_add(1),
-            Bound::Unbounded => first,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&index) => index.saturating_add(1),
-            Bound::Excluded(&index) => index,
-            Bound::Unbounded => next.max(start),
-        };
-        if start > end {
-            let what = format!("the range from {start} to before {end} runs backwards");
-            return Err(Error::new(ErrorKind::InvalidInput, what).next("swap its ends"));
-        }
-        if start < first {
-            return Err(released(start, first));
-        }
-        if end > next {
-            return Err(beyond(if start > next { start } else { end - 1 }, next));
-        }
-        Ok(start..end)
     }
 }
 

@@ -31,20 +31,20 @@ const LOOKUPS: usize = 8;
 
 type Records = Pin<Box<dyn Stream<Item = Result<Entry>> + Send>>;
 
-/// The record `index`, which the log's entry `at` holds.
-pub(super) fn get(
+/// The record `index`, which the log's entry `at` holds. `holds`: its segment is kept until it was read; a follower keeps
+/// nothing of the log from being released.
+pub(super) async fn look_up(
     stream: NamedStream,
     index: u64,
     at: u64,
-) -> impl Future<Output = Result<Entry>> + Send {
-    let entry = stream.shared().wal.get(at);
-    async move { record(&stream, index, entry.await) }
-}
-
-/// The same for a follower, who keeps nothing of the log from being released.
-async fn look_up(stream: NamedStream, index: u64, at: u64) -> Result<Entry> {
-    let entry = stream.shared().wal.tail(at).next().await;
-    record(&stream, index, entry.unwrap_or_else(|| Err(Error::closed())))
+    holds: bool,
+) -> Result<Entry> {
+    let wal = &stream.shared().wal;
+    let entry = match holds {
+        true => wal.get(at).await,
+        false => wal.tail(at).next().await.unwrap_or_else(|| Err(Error::closed())),
+    };
+    record(&stream, index, entry)
 }
 
 /// Records that lie close together, from the entries of the log among which they are.
@@ -84,14 +84,9 @@ impl Chunk {
         let records: Records = match (close, holds) {
             (true, true) => among(wal.read(from..=to), of, places),
             (true, false) => among(wal.tail(from), of, places),
-            (false, true) => {
-                let each = stream::iter(places).map(move |(index, at)| get(of.clone(), index, at));
-                Box::pin(each.buffered(LOOKUPS))
-            }
-            (false, false) => {
-                let each =
-                    stream::iter(places).map(move |(index, at)| look_up(of.clone(), index, at));
-                Box::pin(each.buffered(LOOKUPS))
+            (false, _) => {
+                let each = move |(index, at)| look_up(of.clone(), index, at, holds);
+                Box::pin(stream::iter(places).map(each).buffered(LOOKUPS))
             }
         };
         Some(Chunk { records, end: last + 1, from })
