@@ -518,9 +518,10 @@ impl Batch {
                     .map_err(|why| format!("the snapshot record does not parse: {why}"))?;
                 let Snapshot { index, term, .. } = snapshot;
                 match self.kind {
-                    Some(MarkKind::Release) => self.released = Some((index, term)),
-                    Some(MarkKind::Head) if index > 0 => self.released = Some((index, term)),
                     Some(MarkKind::Truncation) => self.live.truncate(index),
+                    Some(MarkKind::Release | MarkKind::Head) if index > 0 => {
+                        self.released = Some((index, term));
+                    }
                     _ => self.live.snapshot(index, term),
                 }
                 self.changed = true;

@@ -476,10 +476,11 @@ fn content(
                 return Err(damaged(format!("a snapshot at index {index}: no log gets there")));
             }
             match kind {
-                // That of the first segment stands for nothing.
-                Some(MarkKind::Release) => Content::Release(snapshot),
-                Some(MarkKind::Head) if snapshot.index > 0 => Content::Release(snapshot),
                 Some(MarkKind::Truncation) => Content::Truncation(snapshot),
+                // That of index 0, as in the first segment, stands for nothing.
+                Some(MarkKind::Release | MarkKind::Head) if snapshot.index > 0 => {
+                    Content::Release(snapshot)
+                }
                 _ => Content::Snapshot(snapshot),
             }
         }

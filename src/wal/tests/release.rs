@@ -814,6 +814,35 @@ fn a_gap_is_found_where_no_segment_reaches_back() {
     assert!(error.is_damaged() && error.to_string().contains("segment 1 is missing"), "{error}");
 }
 
+/// No log releases up to index 0. Once, such a record was taken in with whatever term it had, the next cut repeated it in
+/// the head of its segment, and the log could not be opened any more. (Found by fuzzing.)
+#[test]
+fn a_release_of_nothing_is_a_snapshot_record_as_any_other() {
+    use crate::recovery::tests::{Marked, entry};
+    for (term, opens) in [(0, true), (7, false)] {
+        let mut ours = Marked::new(8);
+        let nothing = Snapshot { index: 0, term, conf_state: None };
+        ours.group(MarkKind::Release, &[Record::Release(nothing)]);
+        ours.group(MarkKind::Entries, &[entry(1, b"ours")]);
+        let sim = machine(23);
+        sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours.bytes);
+        sim.block_on(async {
+            let opened = start_on(&sim, options(), How::Open).await;
+            let Ok((wal, _)) = opened else {
+                let error = opened.unwrap_err();
+                assert!(error.is_damaged() && !opens, "{error}");
+                return;
+            };
+            assert!(opens, "etcd's reader refuses a snapshot record of index 0 and term {term}");
+            append(&wal, 2..=20).await;
+            wal.close().await.unwrap();
+            let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+            assert_eq!((recovery.first_index, recovery.last_index), (Some(1), Some(20)));
+            wal.close().await.unwrap();
+        });
+    }
+}
+
 /// A record that is larger than a segment does not take the space that is left for the record of a release.
 #[test]
 fn a_large_record_leaves_room_for_a_release() {
