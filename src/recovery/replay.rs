@@ -28,7 +28,7 @@ pub(crate) struct Replay {
     other_snapshot: Option<(u64, u64)>,
     /// A snapshot stands for the entries up to this index, which is a failure unless they were released.
     missing: Option<(u64, Error)>,
-    /// The record of the last release, and the segment that it stands in.
+    /// The record of the last release, and the segment that it stands in, if that was read.
     pub released: Option<Snapshot>,
     pub released_in: Seq,
     /// The index and term of the entry that the log begins behind by that.
@@ -77,9 +77,13 @@ impl Replay {
         Replay { from_beginning: true, ..Replay::from_snapshot(0, 0) }
     }
 
-    /// The same, through a log whose first segments are gone because entries up to this one were released.
+    /// The same, through a log whose first segments are gone because entries up to this one were released. Which segment
+    /// says so may be none of those that are read.
     pub(crate) fn from_release(index: u64, term: u64) -> Replay {
-        Replay { from_release: true, ..Replay::from_snapshot(index, term) }
+        let released = Some(Snapshot { index, term, conf_state: None });
+        let released_to = (index, term);
+        let replay = Replay::from_snapshot(index, term);
+        Replay { from_release: true, released, released_to, ..replay }
     }
 
     /// After all facts, of which the first stood in the segment at `path`: whether the entries that are missing were
@@ -171,6 +175,7 @@ impl Replay {
         let NotePlace { index, term, .. } = note;
         if self.from_release && index < self.start_index && self.live.last().is_none() {
             (self.start_index, self.start_term) = (index, term);
+            self.released_to = (index, term);
             self.term_at_start = Some(term);
             self.live = Live::after(index, term);
             self.start = Some(Snapshot { index, term, conf_state: None });

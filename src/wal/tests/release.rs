@@ -796,6 +796,36 @@ fn the_segment_that_says_what_was_released_stays() {
     });
 }
 
+/// What was released is said by a segment that is not read any more: a gap follows it, and the next one is another
+/// writer's. Once, the head of the next segment did not repeat it, the first was removed, and the log could not be opened
+/// from its beginning any more. (Found by fuzzing.)
+#[test]
+fn heads_repeat_a_release_that_was_not_read() {
+    use crate::recovery::tests::{Marked, Unmarked, entry};
+    let mut ours = Marked::new(8);
+    ours.group(MarkKind::Entries, &[1, 2, 3].map(|index| entry(index, b"ours")));
+    let released = Snapshot { index: 3, term: 1, conf_state: None };
+    ours.group(MarkKind::Release, &[Record::Release(released)]);
+    let mut other = Unmarked { chain: ours.chain, ..Unmarked::default() };
+    other.record(4, None);
+    other.record(1, None);
+    other.entry(4, b"another's");
+    let sim = machine(24);
+    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours.bytes);
+    sim.write_file(format!("{DIR}/0000000000000002-0000000000000003.wal"), other.bytes);
+    sim.block_on(async {
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(4)));
+        append(&wal, 5..=20).await;
+        settle(&sim).await;
+        assert_eq!(segments(&sim)[0].seq, Seq(2), "the head of a later one says it");
+        wal.close().await.unwrap();
+        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
+        assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(20)));
+        wal.close().await.unwrap();
+    });
+}
+
 /// Where no segment's name reaches back to what was released, all there are are read: and a gap between them is damage as
 /// elsewhere. Once, such a log opened, and could not be read. (Found by fuzzing.)
 #[test]
