@@ -31,6 +31,8 @@ pub(crate) struct Replay {
     /// The record of the last release, and the segment that it stands in, if that was read.
     pub released: Option<Snapshot>,
     pub released_in: Seq,
+    /// The index of the last such record that was read.
+    released_read: u64,
     /// The index and term of the entry that the log begins behind by that.
     pub released_to: (u64, u64),
     /// In the order of their indexes.
@@ -60,6 +62,7 @@ impl Replay {
             missing: None,
             released: None,
             released_in: Seq(0),
+            released_read: 0,
             released_to: (0, 0),
             notes: Vec::new(),
             last_snapshot: None,
@@ -141,6 +144,18 @@ impl Replay {
     }
 
     fn release(&mut self, snapshot: Snapshot, at: Position, path: &Path) -> Result<()> {
+        if snapshot.index < self.released_read {
+            let what = format!(
+                "entries up to {} are released, and those up to {} were before: no log does that",
+                snapshot.index, self.released_read
+            );
+            return Err(Error::damaged(path, at.offset, what));
+        }
+        self.released_read = snapshot.index;
+        if self.released.as_ref().is_some_and(|released| snapshot.index < released.index) {
+            // The last one was looked up before.
+            return Ok(());
+        }
         if snapshot.index == self.start_index && self.start_index > 0 {
             self.check_start(&snapshot, at, path)?;
             self.start = Some(snapshot.clone());
@@ -319,6 +334,15 @@ mod tests {
         assert!(run((0, 0), &[metadata(Some(b"a")), metadata(Some(b"a"))]).is_ok());
         assert!(run((0, 0), &[metadata(None), metadata(Some(b"a"))]).is_ok());
         assert!(run((0, 0), &[metadata(Some(b"")), metadata(None)]).is_ok());
+    }
+
+    #[test]
+    fn releases_do_not_go_back() {
+        let release = |index| Content::Release(Snapshot { index, term: 1, conf_state: None });
+        let facts = [entry(1, 1), entry(2, 1), release(2), entry(3, 1), release(2)];
+        assert_eq!(run((0, 0), &facts).unwrap().released.unwrap().index, 2);
+        let facts = [entry(1, 1), entry(2, 1), release(2), release(1)];
+        assert!(run((0, 0), &facts).unwrap_err().is_damaged());
     }
 
     /// A log was closed right behind a cut: the second note knows what was released since.
