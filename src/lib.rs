@@ -92,4 +92,4 @@ pub use streams::{NamedStream, StreamInfo, Streams};
 pub use types::{
     ConfState, Durability, Entry, EntryKind, HardState, Position, Seq, Snapshot, Start,
 };
-pub use wal::{Cut, Reader, Recovery, SubmissionThread, Verdict, Wal};
+pub use wal::{Cut, Reader, Recovery, Replay, Replayed, SubmissionThread, Verdict, Wal};

@@ -43,7 +43,7 @@ pub use crate::io::sim::{Crash, OpKind, PowerLoss, Sim, TraceEntry};
 use crate::error::Result;
 use crate::options::Options;
 use crate::streams::Streams;
-use crate::wal::{self, How, Reader, Recovery, Wal};
+use crate::wal::{self, How, Reader, Recovery, Replay, Wal};
 use std::path::Path;
 
 /// Logs on the simulated disk. The errors are those of the calls of the same names of [`Wal`] and [`Reader`].
@@ -105,6 +105,18 @@ impl Sim {
     ) -> Result<(Streams, Recovery)> {
         let dir = dir.as_ref();
         Streams::over(options, |options| self.start(dir, options, How::OpenOrCreate)).await
+    }
+
+    /// As [`Wal::replay_or_create`].
+    pub fn replay_or_create(&self, dir: impl AsRef<Path>, options: Options) -> Replay<Wal> {
+        let disk = self.disk(options.disk_config());
+        wal::replay_on(disk, dir.as_ref(), options, How::OpenOrCreate, |wal| wal)
+    }
+
+    /// As [`Reader::replay`].
+    pub fn replay_reader(&self, dir: impl AsRef<Path>, options: Options) -> Replay<Reader> {
+        let disk = self.disk(options.disk_config());
+        wal::replay_on(disk, dir.as_ref(), options, How::Read, Reader::of)
     }
 
     pub(crate) async fn start(

@@ -3,14 +3,17 @@
 mod backup;
 mod create;
 mod engine;
+mod opening;
 mod reader;
 mod reads;
 mod release;
+mod replay;
 mod report;
 mod thread;
 mod verify;
 
 pub use reader::Reader;
+pub use replay::{Replay, Replayed};
 pub use report::{Cut, Recovery, Verdict};
 pub use thread::SubmissionThread;
 
@@ -29,7 +32,12 @@ use crate::types::{Durability, Entry, HardState, Snapshot};
 use crate::watermark::Watermark;
 use bytes::Bytes;
 pub(crate) use engine::How;
-use engine::{Opened, Shared};
+use engine::Shared;
+pub(crate) use opening::start;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use opening::start_on;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use replay::replay_on;
 use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
@@ -435,49 +443,6 @@ impl Wal {
     pub fn close_blocking(&self) -> Result<u64> {
         pollster::block_on(self.close())
     }
-}
-
-/// Starts the submission thread and waits until the log is open.
-pub(crate) async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal, Recovery)> {
-    options.check()?;
-    let durability = options.durability;
-    let (job, opened) = engine::job(dir, options, how);
-    let closer = closer_of(&job);
-    job.start()?;
-    handle(closer, opened, durability).await
-}
-
-/// As [`start`], as a task of a disk whose thread this is.
-#[cfg(any(test, feature = "testing"))]
-pub(crate) async fn start_on<D: crate::io::Disk>(
-    disk: D,
-    dir: &Path,
-    options: Options,
-    how: How,
-) -> Result<(Wal, Recovery)> {
-    let durability = options.durability;
-    let (job, opened) = engine::job(dir, options, how);
-    let closer = closer_of(&job);
-    disk.clone().spawn(job.simulated(disk));
-    handle(closer, opened, durability).await
-}
-
-fn closer_of(job: &engine::Job) -> Closer {
-    Closer { shared: Arc::clone(job.shared()), closing: AtomicBool::new(false) }
-}
-
-async fn handle(
-    closer: Closer,
-    opened: tokio::sync::oneshot::Receiver<Result<Opened>>,
-    durability: Durability,
-) -> Result<(Wal, Recovery)> {
-    let opened = match opened.await {
-        Ok(opened) => opened?,
-        Err(_) => return Err(closer.shared.why_gone().await),
-    };
-    let Opened { watermark, recovery, backend, method, notes } = opened;
-    let handle = Handle { closer, watermark, backend, method, notes };
-    Ok((Wal { handle: Arc::new(handle), durability }, recovery))
 }
 
 #[cfg(test)]

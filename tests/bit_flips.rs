@@ -12,7 +12,9 @@
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use seawal::testing::Sim;
-use seawal::{Entry, HardState, Options, Packing, Result, SyncMethod, Verdict, internals};
+use seawal::{
+    Entry, Error, HardState, Options, Packing, Replayed, Result, SyncMethod, Verdict, internals,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -267,12 +269,31 @@ fn opened(
     if let Some((file, at, xor)) = flip {
         sim.corrupt(format!("{DIR}/{}", files[file].0), at, xor);
     }
-    sim.block_on(async {
-        let (reader, recovery) =
-            sim.open_reader(DIR, Options::new().group_bytes_max(4 << 10)).await?;
+    let options = Options::new().group_bytes_max(4 << 10);
+    let seen: Result<_> = sim.block_on(async {
+        let (reader, recovery) = sim.open_reader(DIR, options.clone()).await?;
         let entries: Vec<Entry> = reader.read(..).try_collect().await?;
         Ok((recovery.verdict, entries, recovery.hard_state))
-    })
+    });
+    // Who takes the entries while the log is opened is told the same.
+    let replayed: Result<_> = sim.block_on(async {
+        let mut replay = sim.replay_reader(DIR, options);
+        let mut entries = Vec::new();
+        while let Some(replayed) = replay.next().await {
+            match replayed {
+                Replayed::Entry(entry) => entries.push(entry),
+                Replayed::TruncatedAfter(index) => entries.retain(|entry| entry.index <= index),
+            }
+        }
+        let (_, recovery) = replay.finish().await?;
+        Ok((recovery.verdict, entries, recovery.hard_state))
+    });
+    match (&seen, replayed) {
+        (Ok(seen), Ok(replayed)) => assert_eq!(seen, &replayed, "{flip:?}"),
+        (Err(seen), Err(replayed)) => assert_eq!(seen.to_string(), Error::to_string(&replayed)),
+        (seen, replayed) => panic!("{flip:?}: {seen:?} and {replayed:?}"),
+    }
+    seen
 }
 
 type Matrix = BTreeMap<(Class, Part), BTreeMap<Answer, usize>>;

@@ -53,6 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "wal",
         &[
             "backup",
+            "blocking",
             "commit",
             "recovery",
             "read",

@@ -3,7 +3,7 @@
 use crate::files::File;
 use futures_util::TryStreamExt;
 use seawal::testing::Sim;
-use seawal::{Entries, Entry, Error, ErrorKind, Options, Recovery, Result, Wal};
+use seawal::{Entries, Entry, Error, ErrorKind, Options, Recovery, Replayed, Result, Wal};
 
 pub const DIR: &str = "/log";
 
@@ -76,6 +76,44 @@ pub fn open(sim: &Sim, options: &Options) -> Result<(Wal, Seen)> {
         let seen = Seen::new(recovery, entries).await;
         Ok((wal, seen))
     })
+}
+
+/// What a log hands out while a reader opens it.
+///
+/// # Errors
+///
+/// If it is refused.
+pub fn replay(sim: &Sim, options: &Options) -> Result<(Recovery, Vec<Entry>)> {
+    sim.block_on(async {
+        let mut replay = sim.replay_reader(DIR, options.clone());
+        let mut entries: Vec<Entry> = Vec::new();
+        while let Some(replayed) = replay.next().await {
+            match replayed {
+                Replayed::Entry(entry) => {
+                    let follows = entries.last().is_none_or(|last| last.index < entry.index);
+                    assert!(follows, "{} replaces what was not taken back", entry.index);
+                    entries.push(entry);
+                }
+                Replayed::TruncatedAfter(index) => entries.retain(|entry| entry.index <= index),
+            }
+        }
+        let (_, recovery) = replay.finish().await?;
+        entries.retain(|entry| recovery.first_index.is_some_and(|first| first <= entry.index));
+        Ok((recovery, entries))
+    })
+}
+
+/// What a log hands out while it is opened is what is read from it then.
+pub fn assert_replays_as(replayed: &Result<(Recovery, Vec<Entry>)>, reader: &Result<Seen>) {
+    match (replayed, reader) {
+        (Ok((recovery, entries)), Ok(seen)) => {
+            assert!(*entries == seen.entries, "other entries were handed out than are read");
+            assert_eq!(recovery.verdict, seen.recovery.verdict);
+            assert_eq!(recovery.hard_state, seen.recovery.hard_state);
+        }
+        (Err(replayed), Err(error)) => assert_eq!(replayed.to_string(), error.to_string()),
+        (replayed, reader) => panic!("replayed {replayed:?}, read {reader:?}"),
+    }
 }
 
 /// Reader and writer say the same of the same files.

@@ -21,6 +21,7 @@ pub fn run(data: &[u8]) {
         let sim = machine(&files);
         sim.set_direct_io(direct_io);
         let reader = machine::read(&sim, &options);
+        machine::assert_replays_as(&machine::replay(&sim, &options), &reader);
         let before = machine::files_of(&sim);
         let writer = machine::open(&sim, &options);
         machine::assert_agree(&reader, &writer);

@@ -61,7 +61,7 @@ impl Source {
     async fn found<D: Disk>(disk: &D, dir: &Path) -> Result<Source> {
         // Before the scan: if a segment is not here any more, what released it is in what the scan finds.
         let mut segments = dir::list_log(disk, dir).await?;
-        let scan = scan::scan_unlocked(disk, dir, Start::LatestSnapshot).await?;
+        let scan = scan::scan_unlocked(disk, dir, Start::LatestSnapshot, None).await?;
         let end = scan.end;
         let listed = segments.last().map(|newest| newest.name.seq);
         let begun_since = scan.segments.iter().filter(|segment| Some(segment.name.seq) > listed);

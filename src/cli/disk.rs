@@ -29,7 +29,7 @@ impl OnDisk for ScanJob<'_> {
     type Output = Result<Scan>;
 
     async fn run<D: Disk>(self, disk: D) -> Result<Scan> {
-        scan::scan_unlocked(&disk, self.dir, self.start).await
+        scan::scan_unlocked(&disk, self.dir, self.start, None).await
     }
 }
 

@@ -38,6 +38,7 @@ use std::path::Path;
 use std::time::Duration;
 
 mod buf;
+mod chunk;
 mod fill;
 mod geometry;
 mod offload;
@@ -54,6 +55,7 @@ mod contract;
 pub(crate) mod sim;
 
 pub(crate) use buf::AlignedBuf;
+pub(crate) use chunk::{CHUNK_BYTES, Chunks};
 pub use start::Backend;
 pub(crate) use start::{DiskConfig, OnDisk, run};
 

@@ -11,15 +11,13 @@ use crate::error::{Error, Result};
 use crate::format::decode;
 use crate::format::frame::{FrameLength, LENGTH_FIELD_BYTES};
 use crate::format::{Chain, RecordType};
+use crate::io::CHUNK_BYTES;
 use crate::recovery::frames::FRAME_BYTES_MAX;
 use crate::types::{Entry, Position};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
-
-/// How much is taken in at a time: it is still in the cache of the core that read it when it is checked.
-pub(crate) const CHUNK_BYTES: u64 = 256 << 10;
 
 /// What a piece is to hold.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,10 @@
 //! The submission thread has the files, but large pieces it leaves to helper threads, which read, check and decode them:
 //! all of that would hold commits up. Of a small one the thread only reads the bytes; to decode them is for who asked.
 
-use super::piece::{CHUNK_BYTES, Piece, Span};
+use super::piece::{Piece, Span};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inbox::{self, Inbox};
-use crate::io::{Access, AlignedBuf, BLOCK_BYTES, BlockingFile, Disk, DiskFile, Lane};
+use crate::io::{Access, BLOCK_BYTES, BlockingFile, Chunks, Disk, DiskFile, Lane};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Pieces that are made at the same time, over all readers of a log.
@@ -26,15 +26,6 @@ const OPEN_FILES_MAX: usize = 4;
 
 /// Up to this length, reading holds the submission thread up for less time than a helper takes to wake.
 const SMALL_BYTES_MAX: u64 = 128 << 10;
-
-/// The memory of a chunk: it begins and ends with a block.
-const CHUNK_MEMORY: usize = CHUNK_BYTES as usize + 2 * BLOCK_BYTES;
-
-/// A chunk's memory is not taken for fewer bytes.
-const CHUNK_USED_MIN: usize = CHUNK_MEMORY / 2;
-
-/// Memory that waits to be read into again.
-const SPARES_MAX: usize = 32;
 
 /// A piece of a file that someone wants.
 #[derive(Debug)]
@@ -68,8 +59,8 @@ pub(crate) async fn serve<D: Disk>(
     open: Rc<OpenFiles<D::File>>,
 ) {
     let slots = Arc::new(Semaphore::new(PIECES_IN_FLIGHT_MAX));
-    let spares = Arc::default();
-    let files = Rc::new(Files { disk: disk.clone(), direct, open, spares });
+    let chunks = Arc::default();
+    let files = Rc::new(Files { disk: disk.clone(), direct, open, chunks });
     while let Some(request) = requests.receive().await {
         let slot = Arc::clone(&slots).acquire_owned().await;
         // Whoever asked may be gone.
@@ -91,50 +82,7 @@ struct Files<D: Disk> {
     disk: D,
     direct: bool,
     open: Rc<OpenFiles<D::File>>,
-    spares: Arc<Spares>,
-}
-
-/// Memory for chunks. New memory costs as much as reading into it.
-#[derive(Debug, Default)]
-pub(super) struct Spares(Mutex<Vec<AlignedBuf>>);
-
-impl Spares {
-    fn lock(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
-        // Nothing panics under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Memory for so many bytes. That of a larger frame than a chunk has is new, and so is that of a small segment: whoever
-    /// keeps its entries would keep a whole chunk for them.
-    fn take(self: &Arc<Self>, bytes: usize) -> Chunk {
-        let of_chunk = (CHUNK_USED_MIN..=CHUNK_MEMORY).contains(&bytes);
-        let spare = if of_chunk { self.lock().pop() } else { None };
-        let len = if of_chunk { CHUNK_MEMORY } else { bytes };
-        let memory = spare.unwrap_or_else(|| AlignedBuf::with_len(len));
-        Chunk { memory, spares: Arc::clone(self) }
-    }
-}
-
-/// Memory that goes back when nobody has any of its bytes.
-struct Chunk {
-    memory: AlignedBuf,
-    spares: Arc<Spares>,
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.memory
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        let memory = std::mem::replace(&mut self.memory, AlignedBuf::with_len(0));
-        let mut spares = self.spares.lock();
-        if memory.len() == CHUNK_MEMORY && spares.len() < SPARES_MAX {
-            spares.push(memory);
-        }
-    }
+    chunks: Arc<Chunks>,
 }
 
 /// Files that stay open for the next piece.
@@ -187,8 +135,8 @@ impl<D: Disk> Files<D> {
             let (bytes, last) = cut(&read, &wanted);
             return Ok(Answer::Bytes { bytes, last });
         }
-        let (spares, its_path) = (Arc::clone(&self.spares), path.to_owned());
-        let made = file.offload(move |file| make(file, &spares, span, &its_path));
+        let (chunks, its_path) = (Arc::clone(&self.chunks), path.to_owned());
+        let made = file.offload(move |file| make(file, &chunks, span, &its_path));
         made.await.map(Answer::Piece).map_err(|error| reading(path, wanted.start, error))
     }
 
@@ -222,13 +170,13 @@ impl<D: Disk> Files<D> {
 /// Makes a piece, on a helper thread.
 pub(super) fn make(
     file: &dyn BlockingFile,
-    spares: &Arc<Spares>,
+    chunks: &Arc<Chunks>,
     span: Span,
     path: &Path,
 ) -> Piece {
     let mut piece = Piece::new(span);
     while let Some(wanted) = piece.wants() {
-        match chunk(file, spares, &wanted) {
+        match chunk(file, chunks, &wanted) {
             Ok((bytes, last)) => piece.take(&bytes, last, path),
             Err(error) => piece.fail(reading(path, wanted.start, error)),
         }
@@ -239,16 +187,15 @@ pub(super) fn make(
 /// The bytes that are `wanted`, and whether the file has no more.
 pub(super) fn chunk(
     file: &dyn BlockingFile,
-    spares: &Arc<Spares>,
+    chunks: &Arc<Chunks>,
     wanted: &Range<u64>,
 ) -> io::Result<(Bytes, bool)> {
     let blocks = blocks(wanted);
     // No memory is taken for what the file does not have.
     let end = file.len()?.next_multiple_of(BLOCK_BYTES as u64).clamp(blocks.start, blocks.end);
     let len = (end - blocks.start) as usize;
-    let mut chunk = spares.take(len);
-    let filled = file.read_at(blocks.start, &mut chunk.memory[..len])?;
-    Ok(cut(&Bytes::from_owner(chunk).slice(..filled), wanted))
+    let read = chunks.read(file, blocks.start, len)?;
+    Ok(cut(&read, wanted))
 }
 
 fn blocks(wanted: &Range<u64>) -> Range<u64> {
@@ -265,21 +212,4 @@ fn cut(read: &Bytes, wanted: &Range<u64>) -> (Bytes, bool) {
 
 fn reading(path: &Path, offset: u64, error: io::Error) -> Error {
     Error::io("reading", path, error).at_offset(offset)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Once, each entry of a log of small segments that somebody kept held a whole chunk. (Found by fuzzing.)
-    #[test]
-    fn a_small_segment_takes_little_memory() {
-        let spares = Arc::<Spares>::default();
-        drop(spares.take(CHUNK_MEMORY));
-        assert_eq!(spares.lock().len(), 1);
-        let chunk = spares.take(3 * BLOCK_BYTES);
-        assert_eq!(chunk.memory.len(), 3 * BLOCK_BYTES);
-        drop(chunk);
-        assert_eq!(spares.lock().len(), 1);
-    }
 }

@@ -150,6 +150,15 @@ impl Facts {
         self.bytes += later.bytes;
     }
 
+    /// The number of entries among them.
+    pub(crate) fn entries(&self) -> u64 {
+        let count = |item: &Item| match item {
+            Item::Entries(run) => run.count,
+            _ => 0,
+        };
+        self.items.iter().map(count).sum()
+    }
+
     /// They should be taken before there are more.
     pub(crate) fn are_many(&self) -> bool {
         self.items.len() >= ITEMS_MAX || self.bytes >= BYTES_MAX

@@ -194,6 +194,21 @@ impl<'a, S: Source> Pieces<'a, S> {
         self.file_bytes
     }
 
+    /// The piece at hand.
+    pub(crate) fn piece(&self) -> &S::Piece {
+        &self.piece
+    }
+
+    /// The piece at hand and where it lies, for others that go on with it.
+    pub(crate) fn into_piece(self) -> (S::Piece, u64) {
+        (self.piece, self.piece_at)
+    }
+
+    /// The same with a piece of this file at hand.
+    pub(crate) fn with_piece(self, (piece, piece_at): (S::Piece, u64)) -> Pieces<'a, S> {
+        Pieces { piece, piece_at, ..self }
+    }
+
     /// Where in the piece at hand these bytes are, if they are.
     fn place(&self, offset: u64, len: u64) -> Option<Range<usize>> {
         let start = offset.checked_sub(self.piece_at)?;

@@ -2,7 +2,8 @@
 //!
 //! 1. [`frames`] reads a file as frames, in large pieces.
 //! 2. [`walk`] follows the chain and the groups, and notes what is sound ([`facts`]); [`sealed`] does that with several
-//!    segments at a time, away from the submission thread.
+//!    segments at a time, away from the submission thread. Where the entries are wanted as well, [`kept`] does it one
+//!    segment after the other, and [`handout`] gives them to whoever opens the log.
 //! 3. [`replay`] makes of it the state of the log.
 //! 4. [`survey`] looks at what lies behind the sound part.
 //! 5. [`verdict`] says what that means, by a table.
@@ -13,9 +14,12 @@
 //!
 //! The write side gets one plain value from here, the [`Tail`](crate::tail::Tail).
 
+pub(crate) mod checks;
 mod facts;
 pub(crate) mod follow;
 pub(crate) mod frames;
+pub(crate) mod handout;
+mod kept;
 pub(crate) mod notes;
 pub(crate) mod repair;
 pub(crate) mod replay;

@@ -114,16 +114,31 @@ impl Replay {
 
     /// Takes in the next facts, which stand in the segment at `path`.
     pub(crate) fn take(&mut self, facts: Facts, path: &Path) -> Result<()> {
+        self.take_each(facts, path, |_, _| {})
+    }
+
+    /// The same; `taken` sees what is valid after each item, and the entries that it was, if it was some.
+    pub(crate) fn take_each(
+        &mut self,
+        facts: Facts,
+        path: &Path,
+        mut taken: impl FnMut(&Live, Option<EntryRun>),
+    ) -> Result<()> {
         let Facts { items, state, state_term_max, points, .. } = facts;
         for item in items {
+            let mut run = None;
             match item {
-                Item::Entries(run) => self.entries(&run, path)?,
+                Item::Entries(entries) => {
+                    self.entries(&entries, path)?;
+                    run = Some(entries);
+                }
                 Item::Metadata { data, position } => self.metadata(data, position, path)?,
                 Item::Snapshot { snapshot, position } => self.snapshot(snapshot, position, path)?,
                 Item::Release { snapshot, position } => self.release(snapshot, position, path)?,
                 Item::Truncation { snapshot, .. } => self.live.truncate(snapshot.index),
                 Item::Note(note) => self.note(note),
             }
+            taken(&self.live, run);
         }
         self.state = state.unwrap_or(self.state);
         self.term_max = self.term_max.max(state_term_max);

@@ -2,6 +2,8 @@
 
 use super::facts::{Facts, Item};
 use super::frames::Pieces;
+use super::handout::Handout;
+use super::kept::Kept;
 use super::replay::Replay;
 use super::sealed::{self, Digest, Manner, Sealed};
 use super::survey::{self, Survey};
@@ -72,19 +74,22 @@ const SEALED: Manner = Manner { heeds: Heeds::All, past_cache: false, lane: Lane
 /// What was not synced is only believed if the disk has it.
 const NEWEST: Manner = Manner { past_cache: true, ..SEALED };
 
-/// Reads the log from `start` to its end. Damage is an error; a torn tail is not.
+/// Reads the log from `start` to its end, and hands out its entries if they are wanted. Damage is an error; a torn tail is
+/// not.
 pub(crate) async fn scan<D: Disk>(
     disk: &D,
     segments: &[SegmentFile],
     start: Start,
+    handout: Option<&mut Handout>,
 ) -> Result<Scan> {
-    judged_scan(disk, segments, start, Judge::ByTheTable).await
+    judged_scan(disk, segments, start, handout, Judge::ByTheTable).await
 }
 
 async fn judged_scan<D: Disk>(
     disk: &D,
     segments: &[SegmentFile],
     start: Start,
+    handout: Option<&mut Handout>,
     judge: Judge,
 ) -> Result<Scan> {
     let begin = match start {
@@ -113,55 +118,16 @@ async fn judged_scan<D: Disk>(
         },
     };
     let (newest, sealed) = selected.split_last().expect("select gives at least one segment");
-    let ahead = async {
-        match sealed {
-            [] => None,
-            _ => Some(Ahead::of(disk, newest).await),
-        }
-    };
-    let mut sealed = Sealed::new(disk, sealed, SEALED, Walk::default());
-    let through_sealed = async {
-        while let Some(part) = sealed.next().await {
-            replay.take(part.facts, &part.segment.path)?;
-            sealed::judge(part.segment, &part.end?)?;
-        }
-        Ok::<_, Error>(sealed.walk)
-    };
-    let (walk, ahead) = both(through_sealed, ahead).await;
-    let mut walk = walk?;
-
     let (file, read_direct) = open_newest(disk, &newest.path).await?;
     let mut pieces = Pieces::new(&file, &newest.path)?;
-    let (seq, mut from) = (newest.name.seq, 0);
-    // Unless it was walked through already, from what is known now.
-    let (mut ahead, surveyed) = match ahead.transpose()? {
-        Some(Ahead { mut digest, surveyed }) => match digest.end {
-            Err(error) if sealed::is_of_the_system(&error) => return Err(error),
-            end => {
-                let digest = digest.walk.follows(&walk).then_some((digest.walk, digest.facts, end));
-                (digest, surveyed)
-            }
-        },
-        None => (None, None),
-    };
-    let segment_end = loop {
-        let (facts, end) = match ahead.take() {
-            Some((walked, facts, end)) => {
-                walk = walked;
-                (facts, end)
-            }
-            None => {
-                let mut facts = Facts::default();
-                let end = walk.segment(&mut pieces, seq, &newest.path, from, &mut facts).await;
-                (facts, end)
-            }
-        };
-        replay.take(facts, &newest.path)?;
-        match end? {
-            SegmentEnd::Pause { offset } => from = offset,
-            end => break end,
+    let (walk, segment_end, surveyed) = match handout {
+        None => walked(disk, sealed, (newest, &mut pieces), &mut replay).await?,
+        Some(handout) => {
+            let (walk, end) = handed_out(disk, selected, &mut replay, handout).await?;
+            (walk, end, None)
         }
     };
+    let seq = newest.name.seq;
     let (end, chain, stop) = match segment_end {
         SegmentEnd::Stop(stop) => (stop.unit, stop.chain, Some(stop)),
         SegmentEnd::End { offset } | SegmentEnd::Pause { offset } => {
@@ -224,13 +190,92 @@ async fn judged_scan<D: Disk>(
     })
 }
 
+/// Walks through the sealed segments and the newest, and meanwhile ahead of that through the newest: so that may have been
+/// surveyed already.
+async fn walked<D: Disk>(
+    disk: &D,
+    sealed: &[SegmentFile],
+    (newest, pieces): (&SegmentFile, &mut Pieces<'_, D::File>),
+    replay: &mut Replay,
+) -> Result<(Walk, SegmentEnd, Option<Surveyed>)> {
+    let ahead = async {
+        match sealed {
+            [] => None,
+            _ => Some(Ahead::of(disk, newest).await),
+        }
+    };
+    let mut sealed = Sealed::new(disk, sealed, SEALED, Walk::default());
+    let through_sealed = async {
+        while let Some(part) = sealed.next().await {
+            replay.take(part.facts, &part.segment.path)?;
+            sealed::judge(part.segment, &part.end?)?;
+        }
+        Ok::<_, Error>(sealed.walk)
+    };
+    let (walk, ahead) = both(through_sealed, ahead).await;
+    let mut walk = walk?;
+    // Unless it was walked through already, from what is known now.
+    let (mut ahead, surveyed) = match ahead.transpose()? {
+        Some(Ahead { mut digest, surveyed }) => match digest.end {
+            Err(error) if sealed::is_of_the_system(&error) => return Err(error),
+            end => {
+                let digest = digest.walk.follows(&walk).then_some((digest.walk, digest.facts, end));
+                (digest, surveyed)
+            }
+        },
+        None => (None, None),
+    };
+    let mut from = 0;
+    loop {
+        let (facts, end) = match ahead.take() {
+            Some((walked, facts, end)) => {
+                walk = walked;
+                (facts, end)
+            }
+            None => {
+                let (mut facts, seq) = (Facts::default(), newest.name.seq);
+                let end = walk.segment(pieces, seq, &newest.path, from, &mut facts).await;
+                (facts, end)
+            }
+        };
+        replay.take(facts, &newest.path)?;
+        match end? {
+            SegmentEnd::Pause { offset } => from = offset,
+            end => return Ok((walk, end, surveyed)),
+        }
+    }
+}
+
+/// Walks through all segments once, and hands out their entries.
+async fn handed_out<D: Disk>(
+    disk: &D,
+    segments: &[SegmentFile],
+    replay: &mut Replay,
+    handout: &mut Handout,
+) -> Result<(Walk, SegmentEnd)> {
+    handout.begin().await?;
+    let (newest, sealed) = segments.split_last().expect("select gives at least one segment");
+    let sealed = sealed.iter().map(|segment| (segment, SEALED));
+    let mut kept = Kept::new(disk, sealed.chain([(newest, NEWEST)]));
+    let mut walk = Walk::default();
+    loop {
+        let (segment, end) = kept.segment(&mut walk, replay, handout).await?;
+        if kept.is_last() {
+            return Ok((walk, end));
+        }
+        sealed::judge(segment, &end)?;
+    }
+}
+
 /// The newest segment, looked at while the sealed ones are.
 struct Ahead {
     /// Walked through from unknown.
     digest: Digest,
-    /// What lies behind this place, in the log of this id, if that is where the records end.
-    surveyed: Option<(Position, Option<LogId>, Survey)>,
+    surveyed: Option<Surveyed>,
 }
+
+/// What lies behind this place, in the log of this id, if that is where the records end.
+type Surveyed = (Position, Option<LogId>, Survey);
 
 impl Ahead {
     async fn of<D: Disk>(disk: &D, newest: &SegmentFile) -> Result<Ahead> {
@@ -286,7 +331,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// There a scan may meet a writer: what was read a moment ago lies before what is there now, and that looks like a
 /// hole. So what looks broken is read again. If it is broken twice at the same place, it is broken; a place that
 /// keeps moving is where somebody is writing, and what is sound before it is the log.
-pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -> Result<Scan> {
+pub(crate) async fn scan_unlocked<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    start: Start,
+    mut handout: Option<&mut Handout>,
+) -> Result<Scan> {
     let mut broken_at = None;
     for look in 1.. {
         let judge = match look {
@@ -294,7 +344,9 @@ pub(crate) async fn scan_unlocked<D: Disk>(disk: &D, dir: &Path, start: Start) -
             _ => Judge::ByTheTable,
         };
         let seen = match dir::list_log(disk, dir).await {
-            Ok(segments) => judged_scan(disk, &segments, start, judge).await,
+            Ok(segments) => {
+                judged_scan(disk, &segments, start, handout.as_deref_mut(), judge).await
+            }
             Err(error) => Err(error),
         };
         let place = match &seen {

@@ -40,6 +40,20 @@ pub(crate) struct Digest {
     pub file_bytes: u64,
 }
 
+/// Opens a segment to be read.
+pub(super) async fn open<D: Disk>(
+    disk: &D,
+    segment: &SegmentFile,
+    manner: Manner,
+) -> Result<D::File> {
+    let path = &segment.path;
+    let file = match manner.past_cache {
+        true => disk.open_past_cache(path, manner.lane).await.map(|(file, _)| file),
+        false => disk.open(path, Access::Read, manner.lane).await,
+    };
+    file.map_err(|error| Error::io("opening", path, error))
+}
+
 /// Walks through a segment from `from` on, off this thread. An error is of opening it.
 pub(crate) async fn walk<D: Disk>(
     disk: &D,
@@ -48,12 +62,8 @@ pub(crate) async fn walk<D: Disk>(
     mut walk: Walk,
     from: u64,
 ) -> Result<Digest> {
+    let file = open(disk, segment, manner).await?;
     let path = segment.path.clone();
-    let file = match manner.past_cache {
-        true => disk.open_past_cache(&path, manner.lane).await.map(|(file, _)| file),
-        false => disk.open(&path, Access::Read, manner.lane).await,
-    };
-    let file = file.map_err(|error| Error::io("opening", &path, error))?;
     let seq = segment.name.seq;
     let digest = file.offload(move |file| {
         let (file, mut facts, mut file_bytes) = (HelpersFile::new(file), Facts::default(), 0);

@@ -233,7 +233,7 @@ fn varied_segments_are_walked_in_parts() {
     let (sim, disk) = on_disk(&files);
     sim.block_on(async {
         let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
-        let scan = scan(&disk, &segments, Start::Beginning).await.unwrap();
+        let scan = scan(&disk, &segments, Start::Beginning, None).await.unwrap();
         assert_eq!(scan.replay.live.last(), Some(210_000));
         assert_eq!(scan.replay.live.term_of(100_000), Some(100_000));
         let told = at_a_time(&disk, &segments).await;
@@ -252,7 +252,7 @@ fn large_frames_are_walked() {
     let (sim, disk) = on_disk(&files);
     sim.block_on(async {
         let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
-        let scan = scan(&disk, &segments, Start::Beginning).await.unwrap();
+        let scan = scan(&disk, &segments, Start::Beginning, None).await.unwrap();
         assert_eq!(scan.replay.live.last(), Some(9));
     });
 }
@@ -287,7 +287,7 @@ fn latest_snapshot_reads_only_what_it_needs() {
     let (sim, disk) = on_disk(&files);
     sim.block_on(async {
         let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
-        let scan = scan(&disk, &segments, Start::LatestSnapshot).await.unwrap();
+        let scan = scan(&disk, &segments, Start::LatestSnapshot, None).await.unwrap();
         let expected = Snapshot { index: 168, term: 1, conf_state: None };
         assert_eq!(scan.replay.start, Some(expected));
         assert_eq!(scan.replay.live.last(), Some(200));
@@ -312,7 +312,7 @@ fn failed_read_is_told_with_its_place() {
         sim.fail_nth_of(OpKind::Read, nth, 5);
         let error = sim.block_on(async {
             let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
-            scan(&disk, &segments, Start::Beginning).await.unwrap_err()
+            scan(&disk, &segments, Start::Beginning, None).await.unwrap_err()
         });
         assert_eq!(error.offset(), Some(0), "{error}");
         told.extend(error.path().map(Path::to_owned));

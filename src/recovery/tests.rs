@@ -116,7 +116,7 @@ fn scan_files(files: &[(&str, &[u8])]) -> Result<Scan> {
     let disk = sim.disk(CONFIG);
     sim.block_on(async {
         let segments = dir::list_log(&disk, Path::new(DIR)).await?;
-        scan(&disk, &segments, Start::Beginning).await
+        scan(&disk, &segments, Start::Beginning, None).await
     })
 }
 
@@ -330,7 +330,7 @@ fn bytes_behind_the_end_are_kept() {
     sim.block_on(async {
         let wait = std::time::Duration::ZERO;
         let (file, segments) = dir::lock_newest(&disk, Path::new(DIR), wait).await.unwrap();
-        let scan = scan(&disk, &segments, Start::Beginning).await.unwrap();
+        let scan = scan(&disk, &segments, Start::Beginning, None).await.unwrap();
         assert_eq!((scan.row, scan.replay.live.last()), (Row::EndBeforeGarbage, Some(1)));
         let dir = Path::new(DIR);
         super::repair::repair(&disk, dir, &file, &scan, 16 << 10).await.unwrap();
@@ -353,7 +353,7 @@ fn what_no_mark_vouches_for_is_copied_before_it_is_cut() {
         let disk = sim.disk(CONFIG);
         let wait = std::time::Duration::ZERO;
         let (file, segments) = dir::lock_newest(&disk, Path::new(DIR), wait).await?;
-        let scan = scan(&disk, &segments, Start::Beginning).await?;
+        let scan = scan(&disk, &segments, Start::Beginning, None).await?;
         assert_eq!(scan.row, Row::TornUnit);
         super::repair::repair(&disk, Path::new(DIR), &file, &scan, 16 << 10).await?;
         Ok(())
@@ -423,7 +423,7 @@ fn write_in_progress_is_not_taken_for_a_torn_tail() {
         writer.1.sleep(std::time::Duration::from_millis(1)).await;
         writer.0.write_file(FIRST, whole);
     });
-    let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning)).unwrap();
+    let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning, None)).unwrap();
     assert_eq!((scan.row, scan.replay.live.last()), (Row::CleanEnd, Some(1)));
 }
 
@@ -450,7 +450,7 @@ fn busy_writer_is_not_damage() {
             show(&writer.0, groups);
         }
     });
-    let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning)).unwrap();
+    let scan = sim.block_on(scan_unlocked(&disk, Path::new(DIR), Start::Beginning, None)).unwrap();
     assert!(scan.replay.live.last() >= Some(3), "{:?}", scan.replay.live.last());
 }
 
@@ -540,7 +540,7 @@ fn files_are_read_past_the_page_cache() {
     let disk = sim.disk(CONFIG);
     sim.block_on(async {
         let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
-        let scan = scan(&disk, &segments, Start::Beginning).await.unwrap();
+        let scan = scan(&disk, &segments, Start::Beginning, None).await.unwrap();
         assert!(scan.read_direct);
         disk.open(Path::new(FIRST), Access::ReadDirect, Lane::Commit).await.unwrap();
     });

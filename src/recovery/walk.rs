@@ -9,6 +9,7 @@
 //! takes its word for it ([`Walk::from_unknown`]); whether it was right is seen when their end is known
 //! ([`Walk::follows`]).
 
+use super::checks::{Checked, Checks};
 use super::facts::{Checkpoint, Facts};
 use super::frames::{BrokenFrame, Found, Pieces, Source};
 use crate::error::{Error, ErrorKind, Result};
@@ -275,8 +276,21 @@ impl Walk {
         stretch: Range<u64>,
         facts: &mut Facts,
     ) -> Result<SegmentEnd> {
+        self.checked_stretch(pieces, seq, path, stretch, facts, &mut Checked).await
+    }
+
+    /// The same with other checks.
+    pub(crate) async fn checked_stretch<S: Source>(
+        &mut self,
+        pieces: &mut Pieces<'_, S>,
+        seq: Seq,
+        path: &Path,
+        stretch: Range<u64>,
+        facts: &mut Facts,
+        checks: &mut impl Checks<S::Piece>,
+    ) -> Result<SegmentEnd> {
         let mut group: Option<OpenGroup> = None;
-        let end = self.units(pieces, (seq, path), stretch, facts, &mut group).await;
+        let end = self.units(pieces, (seq, path), stretch, facts, &mut group, checks).await;
         if let Some(open) = &group {
             facts.roll_back(&open.checkpoint, Position::new(seq, open.start));
         }
@@ -291,6 +305,7 @@ impl Walk {
         stretch: Range<u64>,
         facts: &mut Facts,
         group: &mut Option<OpenGroup>,
+        checks: &mut impl Checks<S::Piece>,
     ) -> Result<SegmentEnd> {
         let mut offset = stretch.start;
         loop {
@@ -368,7 +383,7 @@ impl Walk {
                 if offset == 0 && self.chain != Chain(0) {
                     return Ok(stop(self, group, Cause::NoHead, 0..0));
                 }
-                let chain = self.chain.after(record.data.as_deref().unwrap_or_default());
+                let chain = checks.chain_after(self.chain, &record, pieces.piece());
                 if chain.0 != record.crc {
                     let cause = Cause::Checksum { stored: record.crc, computed: chain.0 };
                     return Ok(stop(self, group, cause, body));

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::read::serve::{self, OpenFiles, ReadRequest};
 use crate::recovery::follow;
+use crate::recovery::handout::Handout;
 use crate::recovery::notes::{self, Notes};
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
@@ -121,6 +122,8 @@ pub(crate) struct Job {
     dir: PathBuf,
     options: Options,
     how: How,
+    /// Of entries, while the log is opened.
+    handout: Option<Handout>,
     shared: Arc<Shared>,
     opened: oneshot::Sender<Result<Opened>>,
     done: flume::Sender<Infallible>,
@@ -131,6 +134,7 @@ pub(crate) fn job(
     dir: &Path,
     options: Options,
     how: How,
+    handout: Option<Handout>,
 ) -> (Job, oneshot::Receiver<Result<Opened>>) {
     let (opened, receiver) = oneshot::channel();
     let (done, disconnected) = flume::bounded(0);
@@ -145,7 +149,7 @@ pub(crate) fn job(
         gone: OnceLock::new(),
         done: disconnected,
     });
-    (Job { dir: dir.to_owned(), options, how, shared, opened, done }, receiver)
+    (Job { dir: dir.to_owned(), options, how, handout, shared, opened, done }, receiver)
 }
 
 impl Job {
@@ -241,10 +245,10 @@ impl OnDisk for Job {
     type Output = ();
 
     async fn run<D: Disk>(self, disk: D) {
-        let Job { dir, options, how, shared, opened, done: _done } = self;
+        let Job { dir, options, how, handout, shared, opened, done: _done } = self;
         let log = match how {
-            How::Read => read_only(&disk, &dir, &options).await,
-            _ => writable(&disk, &dir, &options, how, &shared).await,
+            How::Read => read_only(&disk, &dir, &options, handout).await,
+            _ => writable(&disk, &dir, &options, (how, handout), &shared).await,
         };
         let log = match log {
             Ok(log) => log,
@@ -310,10 +314,15 @@ enum Work<D: Disk> {
     Follows(Box<Scan>, Mover),
 }
 
-async fn read_only<D: Disk>(disk: &D, dir: &Path, options: &Options) -> Result<Log<D>> {
+async fn read_only<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    options: &Options,
+    mut handout: Option<Handout>,
+) -> Result<Log<D>> {
     let mut looks = 1;
     let (scan, notes) = loop {
-        let scan = scan::scan_unlocked(disk, dir, options.start).await?;
+        let scan = scan::scan_unlocked(disk, dir, options.start, handout.as_mut()).await?;
         match notes_of(disk, &scan).await {
             Ok(notes) => break (scan, notes),
             // Released by who writes the log, and its file perhaps used again, since the scan.
@@ -330,7 +339,7 @@ async fn writable<D: Disk>(
     disk: &D,
     dir: &Path,
     options: &Options,
-    how: How,
+    (how, mut handout): (How, Option<Handout>),
     shared: &Shared,
 ) -> Result<Log<D>> {
     match how {
@@ -339,7 +348,9 @@ async fn writable<D: Disk>(
         How::Open | How::Read => {}
     }
     let (file, segments) = dir::lock_newest(disk, dir, options.lock_wait).await?;
-    let scan = scan::scan(disk, &segments, options.start).await?;
+    let scan = scan::scan(disk, &segments, options.start, handout.as_mut()).await?;
+    // That was all: whoever takes the entries is told.
+    drop(handout);
     check_numbers(&scan)?;
     check_layer(&scan, dir, options)?;
     let notes = notes_of(disk, &scan).await?;

@@ -2,7 +2,10 @@
 #![allow(dead_code)] // every test binary uses a part of this
 
 use bytes::Bytes;
-use seawal::{Entry, EntryKind, HardState, Options, Reader, Recovery, Result, Snapshot, Wal};
+use seawal::{
+    Entry, EntryKind, Error, HardState, Options, Reader, Recovery, Replay, Replayed, Result,
+    Snapshot, Wal,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -35,8 +38,41 @@ impl Contents {
         }
     }
 
-    /// Reads a log without changing it.
+    /// Reads a log without changing it, in one step and in two, which has to come to the same.
     pub(crate) fn read(dir: &Path, options: Options) -> Result<Contents> {
+        let replayed = Contents::replay(Reader::replay(dir, options.clone()));
+        let contents = Contents::open_and_read(dir, options);
+        match (&contents, replayed) {
+            (Ok(contents), Ok((_, replayed))) => assert_eq!(contents, &replayed),
+            (Err(error), Err(replayed)) => {
+                assert_eq!(error.to_string(), Error::to_string(&replayed));
+            }
+            (contents, replayed) => panic!("{contents:?}, but replayed: {replayed:?}"),
+        }
+        contents
+    }
+
+    /// What a log hands out while it is opened.
+    pub(crate) fn replay<L>(mut replay: Replay<L>) -> Result<(L, Contents)> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for replayed in replay.blocking() {
+            match replayed {
+                Replayed::Entry(entry) => {
+                    let follows = entries.last().is_none_or(|last| last.index < entry.index);
+                    assert!(follows, "{entry:?} replaces what was not taken back");
+                    entries.push(entry);
+                }
+                Replayed::TruncatedAfter(index) => entries.retain(|entry| entry.index <= index),
+            }
+        }
+        let (log, recovery) = replay.finish_blocking()?;
+        // Those that were released may come first.
+        entries.retain(|entry| recovery.first_index.is_some_and(|first| first <= entry.index));
+        assert_bounds(&recovery, &entries);
+        Ok((log, Contents::new(&recovery, entries)))
+    }
+
+    fn open_and_read(dir: &Path, options: Options) -> Result<Contents> {
         let (reader, recovery) = Reader::open_blocking(dir, options)?;
         let entries = reader.read(..).blocking().collect::<Result<Vec<_>>>()?;
         assert_bounds(&recovery, &entries);

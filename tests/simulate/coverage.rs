@@ -68,6 +68,7 @@ met! {
     StateOnly: "hard state alone",
     Snapshot: "snapshot record",
     ReadFromSnapshot: "read from a snapshot",
+    Replayed: "entries handed out by opening",
     WrittenLevel: "appended as written",
     Barrier: "sync",
     ReadWhileWriting: "read while writing",

@@ -11,7 +11,8 @@ use fastrand::Rng;
 use futures_util::future::{Either, select};
 use seawal::testing::{Crash, OpKind, Sim, TraceEntry};
 use seawal::{
-    Durability, Entries, Entry, ErrorKind, Options, Recovery, Result, Start, Verdict, Wal,
+    Durability, Entries, Entry, ErrorKind, Options, Recovery, Replay, Replayed, Result, Start,
+    Verdict, Wal,
 };
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -150,7 +151,13 @@ impl Run {
         let options = self.plan.options(mode, &mut self.rng);
         let began = self.operations();
         let faults_before = self.sim.faults_met();
-        let open = self.sim.open_or_create(DIR, options);
+        let mut replayed = self.rng.bool().then(Vec::new);
+        let open = async {
+            match &mut replayed {
+                Some(entries) => replay(self.sim.replay_or_create(DIR, options), entries).await,
+                None => self.sim.open_or_create(DIR, options).await,
+            }
+        };
         let Some(opened) = self.sim.block_on_until(at, open) else {
             self.interrupted += 1;
             let mut done = self.sim.trace().into_iter().skip(began);
@@ -178,7 +185,12 @@ impl Run {
             }
         };
         self.sim.clear_faults();
-        self.compare(&wal, &recovery);
+        let entries = self.compare(&wal, &recovery);
+        if let Some(mut replayed) = replayed {
+            replayed.retain(|entry| entry.index >= wal.first_index());
+            assert_eq!(replayed, entries, "what is handed out by opening is what is read then");
+            self.meet(Met::Replayed);
+        }
         self.meet_if(Met::ModeChanged, self.mode.is_some_and(|before| before != mode));
         self.meet(mode);
         self.mode = Some(mode);
@@ -188,7 +200,8 @@ impl Run {
         Some((wal, mode))
     }
 
-    fn compare(&mut self, wal: &Wal, recovery: &Recovery) {
+    /// Gives the entries that the log has.
+    fn compare(&mut self, wal: &Wal, recovery: &Recovery) -> Vec<Entry> {
         let entries = self.sim.block_on(collect(wal.read(..))).expect("what was opened is read");
         let base = wal.first_index() - 1;
         let ends = entries.first().zip(entries.last()).map(|(a, b)| (a.index, b.index));
@@ -208,6 +221,7 @@ impl Run {
         self.meet_if(Met::RetentionReleased, by_itself);
         self.oracle.borrow_mut().opened(survived, base);
         self.read_from_snapshot(&found);
+        found.entries
     }
 
     /// The last snapshot record is one that reading can start from.
@@ -538,6 +552,21 @@ fn in_cut(trace: &[TraceEntry]) -> bool {
         _ => false,
     });
     last.is_some_and(|entry| entry.op != OpKind::SyncDir)
+}
+
+/// Takes what is handed out while a log is opened.
+async fn replay(mut replay: Replay, entries: &mut Vec<Entry>) -> Result<(Wal, Recovery)> {
+    while let Some(replayed) = replay.next().await {
+        match replayed {
+            Replayed::Entry(entry) => {
+                let follows = entries.last().is_none_or(|last| last.index < entry.index);
+                assert!(follows, "{entry:?} comes unannounced behind {:?}", entries.last());
+                entries.push(entry);
+            }
+            Replayed::TruncatedAfter(index) => entries.retain(|entry| entry.index <= index),
+        }
+    }
+    replay.finish().await
 }
 
 async fn collect(mut entries: Entries) -> Result<Vec<Entry>> {

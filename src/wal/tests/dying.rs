@@ -27,12 +27,10 @@ impl OnDisk for Dies {
 
 /// Opens a log on a thread that dies when the sender is dropped.
 async fn open(dir: &Path, options: Options, when: flume::Receiver<()>) -> Result<(Wal, Recovery)> {
-    let durability = options.durability;
     let (backend, config) = (options.backend, options.disk_config());
-    let (job, opened) = engine::job(dir, options, How::OpenOrCreate);
-    let closer = closer_of(&job);
+    let (job, opening) = opening::Opening::new(dir, options, How::OpenOrCreate, None);
     std::thread::spawn(move || io::run(backend, config, Dies { job, when }));
-    handle(closer, opened, durability).await
+    opening.opened().await
 }
 
 /// What comes of it, unless it hangs.

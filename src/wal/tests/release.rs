@@ -383,11 +383,7 @@ fn a_reader_sees_what_was_released_and_taken_back() {
     let sim = machine(8);
     sim.block_on(async {
         let wal = filled(&sim, 40).await;
-        let disk = sim.disk(Options::new().disk_config());
-        let (job, opened) = engine::job(Path::new(DIR), options(), How::Read);
-        let closer = closer_of(&job);
-        disk.clone().spawn(job.simulated(disk));
-        let (reader, _) = handle(closer, opened, Durability::Durable).await.unwrap();
+        let (reader, _) = start_on(&sim, options(), How::Read).await.unwrap();
         assert_eq!((reader.first_index(), reader.durable_index()), (1, 40));
         wal.release(30).await.unwrap();
         wal.truncate_after(39).await.unwrap();

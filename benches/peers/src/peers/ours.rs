@@ -4,7 +4,7 @@ use crate::peer::*;
 use bytes::Bytes;
 use seawal::{
     Backend, GroupCommit, GroupDecision, GroupPolicy, GroupView, Options, Prealloc, Reader,
-    SyncMethod, Wal,
+    Replayed, SyncMethod, Wal,
 };
 use std::collections::VecDeque;
 use std::path::Path;
@@ -133,6 +133,24 @@ fn load(dir: &Path, records: u64, payload: usize) -> Result<()> {
 }
 
 fn replay(dir: &Path) -> Result<(u64, u64)> {
+    let mut replay = Reader::replay(dir, options());
+    let (mut n, mut bytes) = (0u64, 0u64);
+    for replayed in replay.blocking() {
+        match replayed {
+            Replayed::Entry(entry) => {
+                n += 1;
+                bytes += entry.data.len() as u64;
+            }
+            Replayed::TruncatedAfter(_) => return Err("nothing was taken back".into()),
+        }
+    }
+    let (_, recovery) = replay.finish_blocking()?;
+    assert_eq!(recovery.last_index, Some(n));
+    Ok((n, bytes))
+}
+
+/// The same in two steps.
+fn open_and_read(dir: &Path) -> Result<(u64, u64)> {
     let (reader, _) = Reader::open_blocking(dir, options())?;
     let (mut n, mut bytes) = (0u64, 0u64);
     for entry in reader.read(..).blocking() {
@@ -158,6 +176,14 @@ pub fn defs() -> Vec<PeerDef> {
     let variant = || PeerDef { load: None, replay: None, ..seawal() };
     vec![
         seawal(),
+        PeerDef {
+            name: "seawal-open-read",
+            note: "replay in two steps: the log is opened, and then read",
+            load: Some(load),
+            replay: Some(open_and_read),
+            default_on: false,
+            ..variant()
+        },
         PeerDef {
             name: "seawal-threads",
             note: "Backend::Threads: plain system calls instead of io_uring",
