@@ -138,6 +138,29 @@ fn reading_starts_where_it_is_told() {
     assert_eq!(indexes, [3, 4]);
 }
 
+#[test]
+fn what_was_taken_back_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("log");
+    let (wal, _) = Wal::open_or_create_blocking(&dir, Options::new()).unwrap();
+    wal.append_batch_blocking(["one", "two", "three"]).unwrap();
+    wal.truncate_after_blocking(0).unwrap();
+    wal.append_batch_blocking(["four", "five"]).unwrap();
+    wal.truncate_after_blocking(1).unwrap();
+    wal.close_blocking().unwrap();
+    let mut replay = Reader::replay(&dir, Options::new());
+    let seen: Vec<String> = replay
+        .blocking()
+        .map(|replayed| match replayed {
+            Replayed::Entry(entry) => String::from_utf8(entry.data.to_vec()).unwrap(),
+            Replayed::TruncatedAfter(index) => index.to_string(),
+        })
+        .collect();
+    // The last entry that is left is written again.
+    assert_eq!(seen, ["one", "two", "three", "0", "four", "five", "0", "four"]);
+    assert_eq!(replay.finish_blocking().unwrap().1.last_index, Some(1));
+}
+
 /// Dropped in the middle, the log is not held.
 #[test]
 fn whoever_takes_no_more_lets_go_of_the_log() {
