@@ -161,6 +161,37 @@ fn what_was_taken_back_is_said() {
     assert_eq!(replay.finish_blocking().unwrap().1.last_index, Some(1));
 }
 
+/// Somebody writes, and who replays takes his time: what was read before is looked at again where it ended, and nothing comes
+/// twice.
+#[test]
+fn a_slow_reader_beside_a_writer_sees_each_entry_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("log");
+    let (wal, _) = Wal::open_or_create_blocking(&dir, options(Backend::Auto)).unwrap();
+    let batch = || (0..200).map(|_| vec![7; 1000]);
+    for _ in 0..100 {
+        wal.append_batch_blocking(batch()).unwrap();
+    }
+    let mut replay = Reader::replay(&dir, options(Backend::Auto));
+    let mut next = 1;
+    for replayed in replay.blocking() {
+        let Replayed::Entry(entry) = replayed else { panic!("{replayed:?} before {next}") };
+        assert_eq!(entry.index, next);
+        if next == 10 {
+            // Until here everything there is room for was read.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            wal.append_batch_blocking(batch()).unwrap();
+            wal.append_batch_blocking(batch()).unwrap();
+        }
+        next += 1;
+    }
+    let (reader, recovery) = replay.finish_blocking().unwrap();
+    assert_eq!(recovery.last_index, Some(next - 1));
+    assert!(next > 20_000);
+    drop(reader);
+    wal.close_blocking().unwrap();
+}
+
 /// Dropped in the middle, the log is not held.
 #[test]
 fn whoever_takes_no_more_lets_go_of_the_log() {

@@ -80,18 +80,18 @@ impl Checks<Bytes> for Unchecked {
 }
 
 impl Unchecked {
-    /// The entries, if all that was believed is so.
-    pub(crate) fn check(self) -> Option<Vec<Entry>> {
-        let mut entries = Vec::with_capacity(self.0.len());
+    /// The entries among the facts that the same walk found, if all that was believed is so.
+    pub(crate) fn check(self, facts: &Facts) -> Option<Vec<Entry>> {
+        let mut entries = CheckedEntries(Vec::with_capacity(self.0.len()));
         for UncheckedRecord { before, after, is_entry, data } in self.0 {
             if before.after(data.as_deref().unwrap_or_default()) != after {
                 return None;
             }
             if is_entry {
-                entries.push(decode::entry(data).ok()?);
+                entries.0.push(decode::entry(data).ok()?);
             }
         }
-        Some(entries)
+        Some(entries.of(facts))
     }
 }
 

@@ -31,11 +31,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
 
-/// A helper takes so many turns before it tells what it has.
-const TURNS_AT_ONCE: usize = 4;
+/// A helper takes turns over so many bytes before it tells what it has.
+const BYTES_AT_ONCE: u64 = 4 * CHUNK_BYTES;
 
-/// No helper begins to take turns as long as so many wait for one before them.
-const BELIEVED_MAX: usize = 2 * TURNS_AT_ONCE;
+/// No helper begins to take turns as long as so many bytes wait for those before them.
+const BELIEVED_BYTES_MAX: u64 = 2 * BYTES_AT_ONCE;
+
+/// So often it is looked whether the last segment has got longer meanwhile.
+const LOOKS_MAX: usize = 4;
 
 /// Chunks that were read ahead, or are being read.
 const AHEAD_MAX: usize = 32;
@@ -75,14 +78,25 @@ impl<'a, D: Disk> Kept<'a, D> {
         let (segment, stretches) = self.next.take().expect("there is another");
         let (mut stretches, path) = (stretches?, &segment.path);
         self.begin().await;
+        let is_last = self.is_last();
         stretches.start(walk);
+        let mut looks = 0;
         loop {
             let stretch = stretches.next().await;
             let stretch = stretch.map_err(|error| Error::io("checking", path, error))?;
             *walk = stretch.walk;
+            let is_empty = stretch.facts.items.is_empty();
             handout.take(replay, stretch.facts, stretch.entries, path).await?;
             match stretch.end? {
                 SegmentEnd::Pause { .. } => {}
+                // What was read ahead, and waited for whoever takes the entries, may be old by now: where somebody else
+                // writes, there is more.
+                SegmentEnd::End { offset }
+                    if is_last && looks < LOOKS_MAX && (looks == 0 || !is_empty) =>
+                {
+                    looks += 1;
+                    stretches.go_on_carefully(walk.clone(), offset);
+                }
                 end => return Ok((segment, end)),
             }
         }
@@ -100,7 +114,12 @@ impl<'a, D: Disk> Kept<'a, D> {
         let file = sealed::open(self.disk, segment, manner).await;
         let stretches = file.map(|file| {
             let turns = Turns::new(segment, &self.memory);
-            Stretches::new(file, turns, self.disk.offload_max())
+            let mut stretches = Stretches::new(file, turns, self.disk.offload_max());
+            // Somebody may write to the last one until it is its turn.
+            if !self.coming.is_empty() {
+                stretches.read_ahead();
+            }
+            stretches
         });
         self.next = Some((segment, stretches));
     }
@@ -119,6 +138,7 @@ struct Stretch {
 struct Believed {
     /// Where it begins.
     from: (Walk, u64),
+    bytes: u64,
     /// `None` if something in it is not sound.
     stretch: Option<Stretch>,
 }
@@ -140,9 +160,8 @@ struct Stretches<F> {
 type Helper = Pin<Box<dyn Future<Output = io::Result<Vec<(u64, Believed)>>>>>;
 
 impl<F: DiskFile> Stretches<F> {
-    /// Begins to read.
     fn new(file: F, turns: Turns, helpers_max: usize) -> Stretches<F> {
-        let mut stretches = Stretches {
+        Stretches {
             file: Rc::new(file),
             turns: Arc::new(turns),
             // One more waits: a helper that is done goes on at once.
@@ -151,15 +170,18 @@ impl<F: DiskFile> Stretches<F> {
             believed: BTreeMap::new(),
             wanted: 0,
             careful: None,
-        };
-        stretches.send_helper(|turns, file| {
+        }
+    }
+
+    /// Begins to read.
+    fn read_ahead(&mut self) {
+        self.send_helper(|turns, file| {
             while turns.read_ahead(file) {}
             Vec::new()
         });
         // Work begins when it is first asked for.
         let mut context = Context::from_waker(Waker::noop());
-        stretches.helpers.retain_mut(|helper| helper.as_mut().poll(&mut context).is_pending());
-        stretches
+        self.helpers.retain_mut(|helper| helper.as_mut().poll(&mut context).is_pending());
     }
 
     /// From here on they can be walked through.
@@ -188,7 +210,7 @@ impl<F: DiskFile> Stretches<F> {
                 }
                 return Ok(stretch);
             }
-            let Some(Believed { from, stretch }) = self.believed.remove(&self.wanted) else {
+            let Some(Believed { from, stretch, .. }) = self.believed.remove(&self.wanted) else {
                 self.help().await?;
                 continue;
             };
@@ -196,32 +218,44 @@ impl<F: DiskFile> Stretches<F> {
             if let Some(stretch) = stretch {
                 return Ok(stretch);
             }
-            self.helpers.clear();
-            self.believed.clear();
-            self.careful = Some(from);
+            self.go_on_carefully(from.0, from.1);
         }
+    }
+
+    /// Goes on from a place without believing anything, or what was read before.
+    fn go_on_carefully(&mut self, walk: Walk, from: u64) {
+        self.helpers.clear();
+        self.believed.clear();
+        self.turns.passed(u64::MAX);
+        self.careful = Some((walk, from));
     }
 
     /// Waits until a helper has something.
     async fn help(&mut self) -> io::Result<()> {
+        let waiting: u64 = self.believed.values().map(|believed| believed.bytes).sum();
         while self.helpers.len() < self.helpers_max
-            && self.believed.len() < BELIEVED_MAX
+            && waiting < BELIEVED_BYTES_MAX
             && !self.turns.ended.load(Ordering::Relaxed)
         {
             self.send_helper(Turns::take_some);
         }
         let helpers = &mut self.helpers;
-        let (at, believed) = poll_fn(|context| {
-            for (at, helper) in helpers.iter_mut().enumerate() {
-                if let Poll::Ready(believed) = helper.as_mut().poll(context) {
-                    return Poll::Ready((at, believed));
+        // All are asked: work begins when it is first asked for.
+        let believed = poll_fn(|context| {
+            let mut ready = Vec::new();
+            helpers.retain_mut(|helper| match helper.as_mut().poll(context) {
+                Poll::Ready(believed) => {
+                    ready.push(believed);
+                    false
                 }
-            }
-            Poll::Pending
+                Poll::Pending => true,
+            });
+            if ready.is_empty() { Poll::Pending } else { Poll::Ready(ready) }
         })
         .await;
-        drop(helpers.remove(at));
-        self.believed.extend(believed?);
+        for believed in believed {
+            self.believed.extend(believed?);
+        }
         Ok(())
     }
 }
@@ -271,7 +305,14 @@ impl Turns {
 
     /// Some turns, each with its number.
     fn take_some(&self, file: &dyn BlockingFile) -> Vec<(u64, Believed)> {
-        std::iter::from_fn(|| self.take(file)).take(TURNS_AT_ONCE).collect()
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        while bytes < BYTES_AT_ONCE
+            && let Some((number, believed)) = self.take(file)
+        {
+            bytes += believed.bytes;
+            some.push((number, believed));
+        }
+        some
     }
 
     fn take(&self, file: &dyn BlockingFile) -> Option<(u64, Believed)> {
@@ -292,22 +333,19 @@ impl Turns {
         let (mut facts, mut records) = (Facts::default(), Unchecked::default());
         let end = self.believe(file, &mut turn, &mut facts, &mut records);
         match end {
-            Ok(SegmentEnd::Pause { offset }) => {
-                turn.offset = offset;
-                self.passed(offset);
-            }
+            Ok(SegmentEnd::Pause { offset }) => turn.offset = offset,
             _ => self.ended.store(true, Ordering::Relaxed),
         }
-        let walk = turn.walk.clone();
+        let (walk, bytes) = (turn.walk.clone(), turn.offset - from.1);
         drop(turn);
-        let stretch = match end {
-            Ok(SegmentEnd::Pause { .. } | SegmentEnd::End { .. }) => {
-                let entries = records.check();
-                entries.map(|entries| Stretch { walk, facts, entries, end })
-            }
-            _ => None,
+        let is_sound = match &end {
+            Ok(SegmentEnd::Pause { .. } | SegmentEnd::End { .. }) => true,
+            Ok(SegmentEnd::Stop(_)) => false,
+            Err(error) => sealed::is_of_the_system(error),
         };
-        Some((number, Believed { from, stretch }))
+        let entries = records.check(&facts).filter(|_| is_sound);
+        let stretch = entries.map(|entries| Stretch { walk, facts, entries, end });
+        Some((number, Believed { from, bytes, stretch }))
     }
 
     fn believe(
@@ -340,9 +378,6 @@ impl Turns {
             walk.checked_stretch(&mut pieces, self.seq, path, stretch, &mut facts, &mut checks)
                 .await
         });
-        if let Ok(SegmentEnd::Pause { offset }) = end {
-            self.passed(offset);
-        }
         let entries = checks.of(&facts);
         Stretch { walk, facts, entries, end }
     }
@@ -419,10 +454,13 @@ struct Claim<'a> {
 
 impl Claim<'_> {
     fn read(mut self, file: &dyn BlockingFile) -> io::Result<Bytes> {
-        let (offset, len) = (self.number * CHUNK_BYTES, CHUNK_BYTES as usize + OVERLAP);
+        let offset = self.number * CHUNK_BYTES;
         if offset == 0 {
             file.will_read_on();
         }
+        // No memory is taken for what the file does not have.
+        let left = file.len()?.saturating_sub(offset).next_multiple_of(BLOCK_BYTES as u64);
+        let len = left.min(CHUNK_BYTES + OVERLAP as u64) as usize;
         let chunk = self.turns.memory.read(file, offset, len)?;
         Ok(self.chunk.insert(chunk).clone())
     }
@@ -465,6 +503,7 @@ impl Source for FileReadAhead<'_> {
 
     async fn read(&self, spent: Bytes, offset: u64, len: usize) -> io::Result<Bytes> {
         drop(spent);
+        self.turns.passed(offset);
         let number = offset / CHUNK_BYTES;
         let into = (offset - number * CHUNK_BYTES) as usize;
         match into + len <= CHUNK_BYTES as usize + OVERLAP {
@@ -477,3 +516,7 @@ impl Source for FileReadAhead<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "kept_tests.rs"]
+mod tests;

@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
-/// Batches that wait to be taken: a chunk of the file each.
-const BATCHES_MAX: usize = 8;
+/// Batches that wait to be taken: a chunk of the file each, or a group where that is larger.
+const BATCHES_MAX: usize = 4;
 
 /// What a log hands out while it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub enum Replayed {
 /// cannot be opened: then what was handed out is worth nothing, unless you want to see what is left of a broken log. With
 /// [`Replay::finish`], not before, all that was handed out is durable.
 ///
-/// Payloads share memory, as those of [`Entries`](crate::Entries) do. Memory is bounded by some megabytes besides what the
-/// caller keeps.
+/// Payloads share memory, as those of [`Entries`](crate::Entries) do. Besides what the caller keeps, some 30 MB are taken; in a
+/// log of large records or batches, about ten of them.
 ///
 /// ```
 /// # fn main() -> seawal::Result<()> { pollster::block_on(async {
@@ -105,8 +105,8 @@ impl Reader {
     /// Opens the log in `dir` as [`Reader::open`] does, and hands out its entries meanwhile. Errors come from
     /// [`Replay::finish`]: they are those of [`Reader::open`].
     ///
-    /// Where somebody writes the log at the same time, it may have to be looked at again from its beginning; then
-    /// [`Replayed::TruncatedAfter`] 0 comes first.
+    /// Where somebody writes the log at the same time, or it is torn or damaged, it is looked at again from its beginning, up
+    /// to five times; then [`Replayed::TruncatedAfter`] 0 comes first.
     pub fn replay(dir: impl AsRef<Path>, options: Options) -> Replay<Reader> {
         Replay::new(dir.as_ref(), options, How::Read, Reader::of)
     }

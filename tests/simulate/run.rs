@@ -151,7 +151,8 @@ impl Run {
         let options = self.plan.options(mode, &mut self.rng);
         let began = self.operations();
         let faults_before = self.sim.faults_met();
-        let mut replayed = self.rng.bool().then(Vec::new);
+        // By no number of the seed: the others would be others.
+        let mut replayed = (self.lives % 2 == 1).then(Vec::new);
         let open = async {
             match &mut replayed {
                 Some(entries) => replay(self.sim.replay_or_create(DIR, options), entries).await,
