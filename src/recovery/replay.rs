@@ -272,14 +272,21 @@ impl Replay {
                 self.live.push_run(first, count, term, position).expect("it follows the snapshot");
                 Ok(())
             }
-            _ => Err(Error::damaged(
-                path,
-                position.offset,
-                format!(
+            _ => {
+                let what = format!(
                     "entry {} where {} is the next: entries are missing, unless a snapshot stands for them",
                     gap.found, gap.expected
-                ),
-            )),
+                );
+                let error = Error::damaged(path, position.offset, what);
+                if !self.from_release || self.live.last().is_some() {
+                    return Err(error);
+                }
+                // They were released later, and what says so is damaged: that is told when it is read.
+                self.missing = Some((first - 1, error));
+                self.live = Live::after(first - 1, term);
+                self.live.push_run(first, count, term, position).expect("it begins the log");
+                Ok(())
+            }
         }
     }
 }
