@@ -521,7 +521,10 @@ pub(super) async fn latest_start<D: Disk>(
         let start = snapshot.map(|snapshot| (snapshot.index, snapshot.term));
         start.max(released).filter(|start| start.0 > 0)
     };
-    for at in (0..segments.len()).rev() {
+    // What lies before a gap was left over: it is not read, and may go at any time.
+    let gap = |pair: &[SegmentFile]| dir::check_next(pair[0].name.seq, &pair[1]).is_err();
+    let first = segments.windows(2).rposition(gap).map_or(0, |at| at + 1);
+    for at in (first..segments.len()).rev() {
         let facts = states_and_snapshots(disk, segments, at).await?;
         commit = commit.or(facts.state.map(|state| state.commit));
         released = released.or_else(|| last_release(&facts));

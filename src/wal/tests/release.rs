@@ -841,6 +841,30 @@ fn a_gap_is_found_where_no_segment_reaches_back() {
     assert!(error.is_damaged() && error.to_string().contains("segment 1 is missing"), "{error}");
 }
 
+/// Only a segment before a gap says that the snapshot was committed. Once, the log was opened there, what said so was
+/// removed, and the log could not be opened any more. (Found by fuzzing.)
+#[test]
+fn what_lies_before_a_gap_commits_no_snapshot() {
+    use crate::recovery::tests::Unmarked;
+    let (mut left_over, mut newest) = (Unmarked::new(), Unmarked::new());
+    left_over.record(3, Some(Bytes::from_static(&[0x08, 9, 0x10, 0, 0x18, 99])));
+    newest.record(5, Some(Bytes::from_static(&[0x08, 85, 0x10, 9])));
+    let sim = machine(26);
+    sim.write_file(format!("{DIR}/0000000000000005-00000000000000b5.wal"), left_over.bytes);
+    sim.write_file(format!("{DIR}/0000000000000007-0000000000000000.wal"), newest.bytes);
+    let latest = || options().start(Start::LatestSnapshot);
+    sim.block_on(async {
+        let (wal, recovery) = start_on(&sim, latest(), How::Open).await.unwrap();
+        assert_eq!(recovery.snapshot, None);
+        append(&wal, 1..=20).await;
+        settle(&sim).await;
+        wal.close().await.unwrap();
+        let (wal, recovery) = start_on(&sim, latest(), How::Open).await.unwrap();
+        assert_eq!((recovery.first_index, recovery.last_index), (Some(1), Some(20)));
+        wal.close().await.unwrap();
+    });
+}
+
 /// What was released last is not to be read any more, as a bit of it has rotted: that is told, and not that entries are
 /// missing which it speaks of. (Found by the simulator, seed 4942.)
 #[test]
