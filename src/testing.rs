@@ -109,14 +109,13 @@ impl Sim {
 
     /// As [`Wal::replay_or_create`].
     pub fn replay_or_create(&self, dir: impl AsRef<Path>, options: Options) -> Replay<Wal> {
-        let disk = self.disk(options.disk_config());
+        let disk = |config| self.disk(config);
         wal::replay_on(disk, dir.as_ref(), options, How::OpenOrCreate, |wal| wal)
     }
 
     /// As [`Reader::replay`].
     pub fn replay_reader(&self, dir: impl AsRef<Path>, options: Options) -> Replay<Reader> {
-        let disk = self.disk(options.disk_config());
-        wal::replay_on(disk, dir.as_ref(), options, How::Read, Reader::of)
+        wal::replay_on(|config| self.disk(config), dir.as_ref(), options, How::Read, Reader::of)
     }
 
     pub(crate) async fn start(
@@ -125,7 +124,6 @@ impl Sim {
         options: Options,
         how: How,
     ) -> Result<(Wal, Recovery)> {
-        options.check()?;
-        wal::start_on(self.disk(options.disk_config()), dir, options, how).await
+        wal::start_on(|config| self.disk(config), dir, options, how).await
     }
 }

@@ -31,6 +31,10 @@ impl<D: Deref<Target = [u8]>> RawRecord<D> {
         self.record_type == RecordType::Crc as i64
     }
 
+    pub(crate) fn is_entry(&self) -> bool {
+        self.record_type == RecordType::Entry as i64
+    }
+
     /// What its checksum has to be if `before` is the chain before it. A crc record stands for the chain so far, and its data
     /// is not part of it; where nothing came before (0), it says what the chain is.
     pub(crate) fn chain_after(&self, before: Chain) -> Chain {

@@ -1,8 +1,8 @@
 //! What a walk does with the data of the records it comes over: checks it, and keeps it or not.
 
 use super::facts::Facts;
+use crate::format::Chain;
 use crate::format::decode::{self, RawRecord};
-use crate::format::{Chain, RecordType};
 use crate::types::Entry;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -44,9 +44,10 @@ impl Checks<Bytes> for CheckedEntries {
         record: &RawRecord<Cow<'_, [u8]>>,
         piece: &Bytes,
     ) -> Chain {
-        let is_entry = record.record_type == RecordType::Entry as i64;
         // One that does not parse is damage, and the walk sees that too.
-        if is_entry && let Ok(entry) = decode::entry(data_of(record, piece)) {
+        if record.is_entry()
+            && let Ok(entry) = decode::entry(data_of(record, piece))
+        {
             self.0.push(entry);
         }
         Checked.chain_after(before, record, piece)
@@ -72,9 +73,9 @@ impl Checks<Bytes> for Unchecked {
         record: &RawRecord<Cow<'_, [u8]>>,
         piece: &Bytes,
     ) -> Chain {
-        let after = Chain(record.crc);
-        let is_entry = record.record_type == RecordType::Entry as i64;
-        self.0.push(UncheckedRecord { before, after, is_entry, data: data_of(record, piece) });
+        let (after, is_entry, data) =
+            (Chain(record.crc), record.is_entry(), data_of(record, piece));
+        self.0.push(UncheckedRecord { before, after, is_entry, data });
         after
     }
 }

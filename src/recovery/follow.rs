@@ -15,6 +15,7 @@
 //! It looks only while somebody waits, with a pause in between that grows while nothing comes. What is sound and not shown
 //! is not kept in memory but read once more: a look takes as much memory as a piece of a file, or the largest frame.
 
+use super::checks::Checked;
 use super::facts::Facts;
 use super::frames::{Found, PIECE_BYTES, Pieces};
 use super::scan::{self, Scan};
@@ -192,7 +193,9 @@ impl<D: Disk> Follower<D> {
             stretch.end = self.shown.offset + self.piece_bytes / 4 * 3;
         }
         let mut facts = Facts::default();
-        let end = walk.stretch(&mut pieces, self.shown.seq, &path, stretch, &mut facts).await?;
+        let end = walk
+            .stretch(&mut pieces, self.shown.seq, &path, stretch, &mut facts, &mut Checked)
+            .await?;
         let is_all = sealed && matches!(end, SegmentEnd::End { .. });
         let on = match end {
             SegmentEnd::Pause { .. } => Step::On,

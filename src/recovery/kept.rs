@@ -9,7 +9,7 @@
 //!
 //! Memory is that of the chunks that were read ahead, at most [`AHEAD_MAX`], and of some turns.
 
-use super::checks::{CheckedEntries, Unchecked};
+use super::checks::{CheckedEntries, Checks, Unchecked};
 use super::facts::Facts;
 use super::frames::{Pieces, Source};
 use super::handout::Handout;
@@ -331,7 +331,8 @@ impl Turns {
         let number = turn.number;
         turn.number += 1;
         let (mut facts, mut records) = (Facts::default(), Unchecked::default());
-        let end = self.believe(file, &mut turn, &mut facts, &mut records);
+        let Turn { walk, offset, piece, .. } = &mut *turn;
+        let end = self.stretch(file, (walk, *offset), piece, &mut facts, &mut records);
         match end {
             Ok(SegmentEnd::Pause { offset }) => turn.offset = offset,
             _ => self.ended.store(true, Ordering::Relaxed),
@@ -348,36 +349,36 @@ impl Turns {
         Some((number, Believed { from, bytes, stretch }))
     }
 
-    fn believe(
+    /// Walks through a stretch, and takes in the piece that it ends in.
+    fn stretch(
         &self,
         file: &dyn BlockingFile,
-        turn: &mut Turn,
+        (walk, from): (&mut Walk, u64),
+        piece: &mut (Bytes, u64),
         facts: &mut Facts,
-        records: &mut Unchecked,
+        checks: &mut impl Checks<Bytes>,
     ) -> Result<SegmentEnd> {
         let file = FileReadAhead { file, turns: self };
-        let piece = std::mem::take(&mut turn.piece);
-        let mut pieces = Pieces::new(&file, &self.path)?.with_piece(piece);
-        let stretch = turn.offset..turn.offset + CHUNK_BYTES;
-        let (walk, at) = (&mut turn.walk, (self.seq, &*self.path));
-        let end = walk.checked_stretch(&mut pieces, at.0, at.1, stretch, facts, records);
+        let mut pieces = Pieces::new(&file, &self.path)?.with_piece(std::mem::take(piece));
+        let stretch = from..from + CHUNK_BYTES;
         // Nothing in it waits: its reads block.
-        let end = pollster::block_on(end);
-        turn.piece = pieces.into_piece();
+        let end = pollster::block_on(walk.stretch(
+            &mut pieces,
+            self.seq,
+            &self.path,
+            stretch,
+            facts,
+            checks,
+        ));
+        *piece = pieces.into_piece();
         end
     }
 
     /// A stretch in which nothing is believed.
     fn carefully(&self, file: &dyn BlockingFile, mut walk: Walk, from: u64) -> Stretch {
-        let file = FileReadAhead { file, turns: self };
         let (mut facts, mut checks) = (Facts::default(), CheckedEntries::default());
-        let end = pollster::block_on(async {
-            let mut pieces = Pieces::new(&file, &self.path)?;
-            let stretch = from..from + CHUNK_BYTES;
-            let path = &self.path;
-            walk.checked_stretch(&mut pieces, self.seq, path, stretch, &mut facts, &mut checks)
-                .await
-        });
+        let mut piece = Default::default();
+        let end = self.stretch(file, (&mut walk, from), &mut piece, &mut facts, &mut checks);
         let entries = checks.of(&facts);
         Stretch { walk, facts, entries, end }
     }

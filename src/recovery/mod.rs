@@ -7,7 +7,7 @@
 //! 3. [`replay`] makes of it the state of the log.
 //! 4. [`survey`] looks at what lies behind the sound part.
 //! 5. [`verdict`] says what that means, by a table.
-//! 6. [`scan`] does 1 to 5 for a whole log, and changes nothing.
+//! 6. [`scan`] does 1 to 5 for a whole log, from one of its [`starts`], and changes nothing.
 //! 7. [`repair`] makes a scanned log ready for appending: cuts a torn tail, clears what is behind the end, syncs.
 //! 8. [`verify`] checks the sealed segments of an open log, one by one.
 //! 9. [`follow`] goes on from a scan while another process appends, by 1, 2, 4 and 5.
@@ -25,6 +25,7 @@ pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod sealed;
+pub(crate) mod starts;
 mod survey;
 pub(crate) mod verdict;
 pub(crate) mod verify;

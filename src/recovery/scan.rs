@@ -1,11 +1,12 @@
 //! Reads a log from its files, without changing anything, and says what it is worth.
 
-use super::facts::{Facts, Item};
+use super::facts::Facts;
 use super::frames::Pieces;
 use super::handout::Handout;
 use super::kept::Kept;
 use super::replay::Replay;
 use super::sealed::{self, Digest, Manner, Sealed};
+use super::starts;
 use super::survey::{self, Survey};
 use super::verdict::{self, Behind, Row, Verdict};
 use super::walk::{Cause, Heeds, SegmentEnd, Stop, Walk};
@@ -14,7 +15,7 @@ use crate::format::mark::MARK_FRAME_BYTES;
 use crate::format::{Chain, LogId, Mark};
 use crate::io::{Access, BLOCK_BYTES, Disk, DiskFile, Lane};
 use crate::segment::dir::{self, SegmentFile};
-use crate::types::{Position, Snapshot, Start};
+use crate::types::{Position, Start};
 use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::pin;
@@ -69,7 +70,8 @@ enum Judge {
 }
 
 /// Nobody writes to sealed segments; when a log is opened, nobody waits for anything else.
-const SEALED: Manner = Manner { heeds: Heeds::All, past_cache: false, lane: Lane::Commit };
+pub(super) const SEALED: Manner =
+    Manner { heeds: Heeds::All, past_cache: false, lane: Lane::Commit };
 
 /// What was not synced is only believed if the disk has it.
 const NEWEST: Manner = Manner { past_cache: true, ..SEALED };
@@ -95,14 +97,14 @@ async fn judged_scan<D: Disk>(
     let begin = match start {
         Start::Beginning => None,
         Start::Snapshot { index, term } => Some((index, term)),
-        Start::LatestSnapshot => latest_start(disk, segments).await?,
+        Start::LatestSnapshot => starts::latest_start(disk, segments).await?,
     };
     let (selected, mut replay) = match begin {
         Some((index, term)) => (dir::select(segments, index)?, Replay::from_snapshot(index, term)),
         None => match dir::select(segments, 0) {
             Ok(selected) => (selected, Replay::from_beginning()),
             // Segments are gone: a release says up to where. Of those before that a crash may have brought back some.
-            Err(error) => match latest_release(disk, segments).await? {
+            Err(error) => match starts::latest_release(disk, segments).await? {
                 Some((index, term)) => {
                     let selected = match dir::select(segments, index) {
                         // A later release is not there to be read: what is damaged is found on the way.
@@ -118,14 +120,21 @@ async fn judged_scan<D: Disk>(
         },
     };
     let (newest, sealed) = selected.split_last().expect("select gives at least one segment");
-    let (file, read_direct) = open_newest(disk, &newest.path).await?;
-    let mut pieces = Pieces::new(&file, &newest.path)?;
-    let (walk, segment_end, surveyed) = match handout {
-        None => walked(disk, sealed, (newest, &mut pieces), &mut replay).await?,
+    let (walk, ahead, walked) = match handout {
+        None => {
+            let (walk, ahead) = through_sealed(disk, sealed, newest, &mut replay).await?;
+            (walk, ahead, None)
+        }
         Some(handout) => {
             let (walk, end) = handed_out(disk, selected, &mut replay, handout).await?;
-            (walk, end, None)
+            (walk, None, Some(end))
         }
+    };
+    let (file, read_direct) = open_newest(disk, &newest.path).await?;
+    let mut pieces = Pieces::new(&file, &newest.path)?;
+    let (walk, segment_end, surveyed) = match walked {
+        Some(end) => (walk, end, None),
+        None => through_newest((newest, &mut pieces), walk, ahead, &mut replay).await?,
     };
     let seq = newest.name.seq;
     let (end, chain, stop) = match segment_end {
@@ -190,14 +199,13 @@ async fn judged_scan<D: Disk>(
     })
 }
 
-/// Walks through the sealed segments and the newest, and meanwhile ahead of that through the newest: so that may have been
-/// surveyed already.
-async fn walked<D: Disk>(
+/// Walks through the sealed segments, and meanwhile ahead of that through the newest.
+async fn through_sealed<D: Disk>(
     disk: &D,
     sealed: &[SegmentFile],
-    (newest, pieces): (&SegmentFile, &mut Pieces<'_, D::File>),
+    newest: &SegmentFile,
     replay: &mut Replay,
-) -> Result<(Walk, SegmentEnd, Option<Surveyed>)> {
+) -> Result<(Walk, Option<Ahead>)> {
     let ahead = async {
         match sealed {
             [] => None,
@@ -213,9 +221,18 @@ async fn walked<D: Disk>(
         Ok::<_, Error>(sealed.walk)
     };
     let (walk, ahead) = both(through_sealed, ahead).await;
-    let mut walk = walk?;
-    // Unless it was walked through already, from what is known now.
-    let (mut ahead, surveyed) = match ahead.transpose()? {
+    Ok((walk?, ahead.transpose()?))
+}
+
+/// Walks through the newest segment, behind `walk`, unless it was walked through ahead from what is known now: then it may
+/// have been surveyed already.
+async fn through_newest<F: DiskFile>(
+    (newest, pieces): (&SegmentFile, &mut Pieces<'_, F>),
+    mut walk: Walk,
+    ahead: Option<Ahead>,
+    replay: &mut Replay,
+) -> Result<(Walk, SegmentEnd, Option<Surveyed>)> {
+    let (mut ahead, surveyed) = match ahead {
         Some(Ahead { mut digest, surveyed }) => match digest.end {
             Err(error) if sealed::is_of_the_system(&error) => return Err(error),
             end => {
@@ -434,164 +451,5 @@ pub(super) fn refusal(
         Some(stop) if survey.proof.is_none() => damaged(path, stop, row),
         Some(stop) => Error::damaged(path, stop.offset, format!("{}; {reason}", stop.cause)),
         None => Error::damaged(path, end.offset, format!("no record here; {reason}")),
-    }
-}
-
-/// The snapshot records whose index is committed by the last hard state, in the order of their bytes: those that
-/// reading may start from. All segments are read, as etcd does it, and damage in a sealed one is refused: a log is not
-/// taken for sound because the part that is needed is.
-pub(crate) async fn snapshots<D: Disk>(
-    disk: &D,
-    segments: &[SegmentFile],
-) -> Result<Vec<Snapshot>> {
-    let mut found = Vec::new();
-    let mut commit = 0;
-    let mut take = |facts: Facts| {
-        commit = facts.state.map_or(commit, |state| state.commit);
-        found.extend(snapshot_records(facts));
-    };
-    let Some((newest, sealed)) = segments.split_last() else {
-        return Ok(found);
-    };
-    let walk = Walk::heeding(STATES_AND_SNAPSHOTS.heeds);
-    let mut sealed = Sealed::new(disk, sealed, STATES_AND_SNAPSHOTS, walk);
-    while let Some(part) = sealed.next().await {
-        take(part.facts);
-        if let stop @ SegmentEnd::Stop(_) = part.end? {
-            sealed::judge(part.segment, &stop)?;
-        }
-        // One that is empty was not needed, or is judged when the log is read for good.
-    }
-    take(facts_of_newest(disk, newest, sealed.walk).await?);
-    found.retain(|snapshot| snapshot.index <= commit);
-    Ok(found)
-}
-
-const STATES_AND_SNAPSHOTS: Manner = Manner { heeds: Heeds::StatesAndSnapshots, ..SEALED };
-
-/// Snapshot records, whatever they were written for: from each etcd's reader starts.
-fn snapshot_records(facts: Facts) -> impl Iterator<Item = Snapshot> {
-    facts.items.into_iter().filter_map(|item| match item {
-        Item::Snapshot { snapshot, .. }
-        | Item::Release { snapshot, .. }
-        | Item::Truncation { snapshot, .. } => Some(snapshot),
-        Item::Entries(_) | Item::Metadata { .. } | Item::Note(_) => None,
-    })
-}
-
-/// Those that stand for a snapshot.
-fn snapshots_of(facts: Facts) -> impl Iterator<Item = Snapshot> {
-    facts.items.into_iter().filter_map(|item| match item {
-        Item::Snapshot { snapshot, .. } => Some(snapshot),
-        _ => None,
-    })
-}
-
-/// What the newest segment says as far as it is sound. Where that ends is judged when it is read for good.
-async fn facts_of_newest<D: Disk>(disk: &D, newest: &SegmentFile, mut walk: Walk) -> Result<Facts> {
-    let file = open_newest(disk, &newest.path).await?.0;
-    let mut pieces = Pieces::new(&file, &newest.path)?;
-    let (seq, mut facts, mut from) = (newest.name.seq, Facts::default(), 0);
-    loop {
-        let mut more = Facts::default();
-        let end = walk.segment(&mut pieces, seq, &newest.path, from, &mut more).await?;
-        facts.append(more);
-        match end {
-            SegmentEnd::Pause { offset } => from = offset,
-            SegmentEnd::End { .. } | SegmentEnd::Stop(_) => return Ok(facts),
-        }
-    }
-}
-
-/// The index and term of the last of [`snapshots`], or of the last release if that lies behind it, found from the end.
-///
-/// The commit index is that of the last hard state, and every segment repeats that in its head: so it is known from the
-/// newest segment, or from one not far before it where no head has any. From there on back the first segment with a
-/// snapshot record that it covers ends the search. What lies before that is not read, and not judged.
-pub(super) async fn latest_start<D: Disk>(
-    disk: &D,
-    segments: &[SegmentFile],
-) -> Result<Option<(u64, u64)>> {
-    let mut commit = None;
-    // In the order of their bytes, as long as the commit index is not known.
-    let mut found: Vec<Snapshot> = Vec::new();
-    // Heads repeat it.
-    let mut released = None;
-    let later = |snapshot: Option<Snapshot>, released| {
-        let start = snapshot.map(|snapshot| (snapshot.index, snapshot.term));
-        start.max(released).filter(|start| start.0 > 0)
-    };
-    // What lies before a gap was left over: it is not read, and may go at any time.
-    let gap = |pair: &[SegmentFile]| dir::check_next(pair[0].name.seq, &pair[1]).is_err();
-    let first = segments.windows(2).rposition(gap).map_or(0, |at| at + 1);
-    for at in (first..segments.len()).rev() {
-        let facts = states_and_snapshots(disk, segments, at).await?;
-        commit = commit.or(facts.state.map(|state| state.commit));
-        released = released.or_else(|| last_release(&facts));
-        found.splice(0..0, snapshots_of(facts));
-        if let Some(commit) = commit {
-            found.retain(|snapshot| snapshot.index <= commit);
-            if !found.is_empty() {
-                return Ok(later(found.pop(), released));
-            }
-        }
-    }
-    // Without any hard state nothing is committed.
-    found.retain(|snapshot| snapshot.index == 0);
-    Ok(later(found.pop(), released))
-}
-
-/// The index and term up to which entries were released, found from the end.
-async fn latest_release<D: Disk>(disk: &D, segments: &[SegmentFile]) -> Result<Option<(u64, u64)>> {
-    for at in (0..segments.len()).rev() {
-        let facts = states_and_snapshots(disk, segments, at).await?;
-        if let Some(released) = last_release(&facts) {
-            return Ok(Some(released));
-        }
-    }
-    Ok(None)
-}
-
-fn last_release(facts: &Facts) -> Option<(u64, u64)> {
-    facts.items.iter().rev().find_map(|item| match item {
-        Item::Release { snapshot, .. } => Some((snapshot.index, snapshot.term)),
-        _ => None,
-    })
-}
-
-/// What one of the segments says of states and snapshots, whatever comes before it.
-async fn states_and_snapshots<D: Disk>(
-    disk: &D,
-    segments: &[SegmentFile],
-    at: usize,
-) -> Result<Facts> {
-    match at + 1 == segments.len() {
-        true => {
-            let walk = Walk::from_unknown(STATES_AND_SNAPSHOTS.heeds);
-            facts_of_newest(disk, &segments[at], walk).await
-        }
-        false => facts_of_sealed(disk, &segments[at], at == 0).await,
-    }
-}
-
-/// What a sealed segment says of states and snapshots, whatever comes before it.
-async fn facts_of_sealed<D: Disk>(disk: &D, segment: &SegmentFile, first: bool) -> Result<Facts> {
-    let manner = STATES_AND_SNAPSHOTS;
-    let mut walk = Walk::from_unknown(manner.heeds);
-    let (mut facts, mut from) = (Facts::default(), 0);
-    loop {
-        let digest = sealed::walk(disk, segment, manner, walk, from).await?;
-        walk = digest.walk;
-        facts.append(digest.facts);
-        match digest.end? {
-            SegmentEnd::Pause { offset } => from = offset,
-            SegmentEnd::End { .. } => return Ok(facts),
-            SegmentEnd::Stop(mut stop) => {
-                if walk.lacks_head() && !first && stop.offset == 0 {
-                    stop.cause = Cause::NoHead;
-                }
-                return Err(damaged(&segment.path, &stop, Row::DamagedSealed));
-            }
-        }
     }
 }

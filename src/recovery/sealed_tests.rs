@@ -1,8 +1,9 @@
 //! Several segments at a time find what one walk through all of them finds, and no more is read than is needed.
 
 use super::facts::{Facts, Item};
-use super::scan::{self, scan};
+use super::scan::scan;
 use super::sealed::{self, Manner, Sealed};
+use super::starts;
 use super::tests::Unmarked;
 use super::walk::{Heeds, SegmentEnd, Walk};
 use crate::format::pb::{raftpb, walpb};
@@ -205,8 +206,8 @@ proptest! {
         let (latest, all) = sim.block_on(async {
             let segments = dir::list_log(&disk, Path::new(DIR)).await.unwrap();
             (
-                scan::latest_start(&disk, &segments).await.unwrap(),
-                scan::snapshots(&disk, &segments).await.unwrap(),
+                starts::latest_start(&disk, &segments).await.unwrap(),
+                starts::snapshots(&disk, &segments).await.unwrap(),
             )
         });
         let last = all.last().map(|last| (last.index, last.term));
@@ -298,7 +299,7 @@ fn latest_snapshot_reads_only_what_it_needs() {
         for read in sim.trace().iter().filter(read_old) {
             assert_eq!(read.detail, "offset=0 len=4096", "{read:?}");
         }
-        assert!(scan::snapshots(&disk, &segments).await.unwrap_err().is_damaged());
+        assert!(starts::snapshots(&disk, &segments).await.unwrap_err().is_damaged());
     });
 }
 

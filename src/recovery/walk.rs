@@ -263,24 +263,12 @@ impl Walk {
         from: u64,
         facts: &mut Facts,
     ) -> Result<SegmentEnd> {
-        self.stretch(pieces, seq, path, from..u64::MAX, facts).await
+        self.stretch(pieces, seq, path, from..u64::MAX, facts, &mut Checked).await
     }
 
     /// The same from the start of `stretch`, where this walk ended before, up to the first unit that ends at its end or
     /// later.
     pub(crate) async fn stretch<S: Source>(
-        &mut self,
-        pieces: &mut Pieces<'_, S>,
-        seq: Seq,
-        path: &Path,
-        stretch: Range<u64>,
-        facts: &mut Facts,
-    ) -> Result<SegmentEnd> {
-        self.checked_stretch(pieces, seq, path, stretch, facts, &mut Checked).await
-    }
-
-    /// The same with other checks.
-    pub(crate) async fn checked_stretch<S: Source>(
         &mut self,
         pieces: &mut Pieces<'_, S>,
         seq: Seq,

@@ -26,6 +26,7 @@ use crate::recovery::handout::Handout;
 use crate::recovery::notes::{self, Notes};
 use crate::recovery::repair;
 use crate::recovery::scan::{self, Scan};
+use crate::recovery::starts;
 use crate::recovery::verify::{self, VerifyRequest};
 use crate::retained::Segment;
 use crate::segment::active::Active;
@@ -547,7 +548,7 @@ pub(crate) fn snapshots(dir: &Path) -> Result<Vec<Snapshot>> {
 
         async fn run<D: Disk>(self, disk: D) -> Self::Output {
             let segments = dir::list_log(&disk, self.0).await?;
-            scan::snapshots(&disk, &segments).await
+            starts::snapshots(&disk, &segments).await
         }
     }
 

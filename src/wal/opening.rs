@@ -3,6 +3,8 @@
 use super::engine::{self, How, Job, Opened};
 use super::{Closer, Handle, Recovery, Wal};
 use crate::error::Result;
+#[cfg(any(test, feature = "testing"))]
+use crate::io::{Disk, DiskConfig};
 use crate::options::Options;
 use crate::recovery::handout::Handout;
 use crate::types::Durability;
@@ -46,6 +48,22 @@ impl Opening {
         Ok(opening)
     }
 
+    /// The same as a task of a disk whose thread this is.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn begin_on<D: Disk>(
+        disk: impl FnOnce(DiskConfig) -> D,
+        dir: &Path,
+        options: Options,
+        how: How,
+        handout: Option<Handout>,
+    ) -> Result<Opening> {
+        options.check()?;
+        let disk = disk(options.disk_config());
+        let (job, opening) = Opening::new(dir, options, how, handout);
+        disk.clone().spawn(job.simulated(disk));
+        Ok(opening)
+    }
+
     /// Waits until the log is open.
     pub(super) async fn opened(self) -> Result<(Wal, Recovery)> {
         let Opening { closer, opened, durability } = self;
@@ -66,13 +84,11 @@ pub(crate) async fn start(dir: &Path, options: Options, how: How) -> Result<(Wal
 
 /// As [`start`], as a task of a disk whose thread this is.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) async fn start_on<D: crate::io::Disk>(
-    disk: D,
+pub(crate) async fn start_on<D: Disk>(
+    disk: impl FnOnce(DiskConfig) -> D,
     dir: &Path,
     options: Options,
     how: How,
 ) -> Result<(Wal, Recovery)> {
-    let (job, opening) = Opening::new(dir, options, how, None);
-    disk.clone().spawn(job.simulated(disk));
-    opening.opened().await
+    Opening::begin_on(disk, dir, options, how, None)?.opened().await
 }

@@ -5,6 +5,8 @@ use super::opening::Opening;
 use super::{Reader, Recovery, Wal};
 use crate::blocking::Blocking;
 use crate::error::Result;
+#[cfg(any(test, feature = "testing"))]
+use crate::io::{Disk, DiskConfig};
 use crate::options::Options;
 use crate::recovery::handout::{Batch, Handout};
 use crate::types::Entry;
@@ -118,10 +120,7 @@ impl<L> Replay<L> {
         Replay::with(begin, log_of)
     }
 
-    pub(super) fn with(
-        begin: impl FnOnce(Handout) -> Result<Opening>,
-        log_of: fn(Wal) -> L,
-    ) -> Replay<L> {
+    fn with(begin: impl FnOnce(Handout) -> Result<Opening>, log_of: fn(Wal) -> L) -> Replay<L> {
         let (sender, batches) = flume::bounded(BATCHES_MAX);
         let opening = begin(Handout::new(sender));
         let batches = Box::pin(batches.into_stream());
@@ -189,18 +188,29 @@ impl<L> Stream for Replay<L> {
 
 /// As [`Wal::replay`], as a task of a disk whose thread this is.
 #[cfg(any(test, feature = "testing"))]
-pub(crate) fn replay_on<D: crate::io::Disk, L>(
-    disk: D,
+pub(crate) fn replay_on<D: Disk, L>(
+    disk: impl FnOnce(DiskConfig) -> D,
     dir: &Path,
     options: Options,
     how: How,
     log_of: fn(Wal) -> L,
 ) -> Replay<L> {
-    let begin = |handout| {
-        options.check()?;
-        let (job, opening) = Opening::new(dir, options, how, Some(handout));
-        disk.clone().spawn(job.simulated(disk));
-        Ok(opening)
-    };
+    let begin = |handout| Opening::begin_on(disk, dir, options, how, Some(handout));
     Replay::with(begin, log_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::error::ErrorKind;
+    use crate::options::Options;
+    use crate::testing::Sim;
+
+    /// Once, the simulated disk was made with them first, and panicked.
+    #[test]
+    fn bad_options_are_an_error_on_a_simulated_machine_too() {
+        let sim = Sim::new(1);
+        let bad = Options::new().group_bytes_max(0);
+        let error = sim.block_on(sim.replay_or_create("/log", bad).finish()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
 }

@@ -78,8 +78,7 @@ fn machine(seed: u64) -> Sim {
 }
 
 async fn start_on(sim: &Sim, options: Options, how: How) -> Result<(Wal, Recovery)> {
-    options.check()?;
-    super::start_on(sim.disk(options.disk_config()), Path::new(DIR), options, how).await
+    super::start_on(|config| sim.disk(config), Path::new(DIR), options, how).await
 }
 
 /// One call that appends, and what it makes of the log.

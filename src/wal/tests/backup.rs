@@ -13,7 +13,7 @@ fn machine(seed: u64) -> Sim {
 }
 
 async fn start_at(sim: &Sim, dir: &str, options: Options, how: How) -> Result<(Wal, Recovery)> {
-    super::super::start_on(sim.disk(options.disk_config()), Path::new(dir), options, how).await
+    super::super::start_on(|config| sim.disk(config), Path::new(dir), options, how).await
 }
 
 fn segments(sim: &Sim, dir: &str) -> Vec<String> {

@@ -755,24 +755,37 @@ fn a_release_that_frees_nothing_is_written_down_when_the_log_is_closed() {
     });
 }
 
-/// Another writer took a log of ours over behind a release, and cut: the heads of its segments do not repeat what was
-/// released. Once, opening removed the only segment that said so, and the log could not be opened from its beginning any
-/// more. (Found by fuzzing.)
-#[test]
-fn the_segment_that_says_what_was_released_stays() {
+/// The log opens, and has these entries.
+async fn assert_opens(sim: &Sim, options: Options, indexes: std::ops::RangeInclusive<u64>) {
+    let (wal, recovery) = start_on(sim, options, How::Open).await.unwrap();
+    let (first, last) = (Some(*indexes.start()), Some(*indexes.end()));
+    assert_eq!((recovery.first_index, recovery.last_index), (first, last));
+    wal.close().await.unwrap();
+}
+
+/// A segment of ours whose three entries were released, and the next one, another writer's.
+fn taken_over() -> (Vec<u8>, Vec<u8>) {
     use crate::recovery::tests::{Marked, Unmarked, entry};
     let mut ours = Marked::new(8);
-    let entries = [1, 2, 3].map(|index| entry(index, b"ours"));
-    ours.group(MarkKind::Entries, &entries);
+    ours.group(MarkKind::Entries, &[1, 2, 3].map(|index| entry(index, b"ours")));
     let released = Snapshot { index: 3, term: 1, conf_state: None };
     ours.group(MarkKind::Release, &[Record::Release(released)]);
     let mut other = Unmarked { chain: ours.chain, ..Unmarked::default() };
     other.record(4, None);
     other.record(1, None);
     other.entry(4, b"another's");
+    (ours.bytes, other.bytes)
+}
+
+/// Another writer took a log of ours over behind a release, and cut: the heads of its segments do not repeat what was
+/// released. Once, opening removed the only segment that said so, and the log could not be opened from its beginning any
+/// more. (Found by fuzzing.)
+#[test]
+fn the_segment_that_says_what_was_released_stays() {
+    let (ours, other) = taken_over();
     let sim = machine(21);
-    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours.bytes);
-    sim.write_file(format!("{DIR}/0000000000000001-0000000000000003.wal"), other.bytes);
+    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours);
+    sim.write_file(format!("{DIR}/0000000000000001-0000000000000003.wal"), other);
     sim.block_on(async {
         for last in [4, 5, 6] {
             let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
@@ -787,9 +800,7 @@ fn the_segment_that_says_what_was_released_stays() {
         settle(&sim).await;
         assert_eq!(segments(&sim)[0].seq, Seq(1), "the head of a later one says it");
         wal.close().await.unwrap();
-        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
-        assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(20)));
-        wal.close().await.unwrap();
+        assert_opens(&sim, options(), 4..=20).await;
     });
 }
 
@@ -798,18 +809,10 @@ fn the_segment_that_says_what_was_released_stays() {
 /// from its beginning any more. (Found by fuzzing.)
 #[test]
 fn heads_repeat_a_release_that_was_not_read() {
-    use crate::recovery::tests::{Marked, Unmarked, entry};
-    let mut ours = Marked::new(8);
-    ours.group(MarkKind::Entries, &[1, 2, 3].map(|index| entry(index, b"ours")));
-    let released = Snapshot { index: 3, term: 1, conf_state: None };
-    ours.group(MarkKind::Release, &[Record::Release(released)]);
-    let mut other = Unmarked { chain: ours.chain, ..Unmarked::default() };
-    other.record(4, None);
-    other.record(1, None);
-    other.entry(4, b"another's");
+    let (ours, other) = taken_over();
     let sim = machine(24);
-    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours.bytes);
-    sim.write_file(format!("{DIR}/0000000000000002-0000000000000003.wal"), other.bytes);
+    sim.write_file(format!("{DIR}/0000000000000000-0000000000000000.wal"), ours);
+    sim.write_file(format!("{DIR}/0000000000000002-0000000000000003.wal"), other);
     sim.block_on(async {
         let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
         assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(4)));
@@ -817,9 +820,7 @@ fn heads_repeat_a_release_that_was_not_read() {
         settle(&sim).await;
         assert_eq!(segments(&sim)[0].seq, Seq(2), "the head of a later one says it");
         wal.close().await.unwrap();
-        let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
-        assert_eq!((recovery.first_index, recovery.last_index), (Some(4), Some(20)));
-        wal.close().await.unwrap();
+        assert_opens(&sim, options(), 4..=20).await;
     });
 }
 
@@ -859,9 +860,7 @@ fn what_lies_before_a_gap_commits_no_snapshot() {
         append(&wal, 1..=20).await;
         settle(&sim).await;
         wal.close().await.unwrap();
-        let (wal, recovery) = start_on(&sim, latest(), How::Open).await.unwrap();
-        assert_eq!((recovery.first_index, recovery.last_index), (Some(1), Some(20)));
-        wal.close().await.unwrap();
+        assert_opens(&sim, latest(), 1..=20).await;
     });
 }
 
@@ -913,9 +912,7 @@ fn a_release_of_nothing_is_a_snapshot_record_as_any_other() {
             assert!(opens, "etcd's reader refuses a snapshot record of index 0 and term {term}");
             append(&wal, 2..=20).await;
             wal.close().await.unwrap();
-            let (wal, recovery) = start_on(&sim, options(), How::Open).await.unwrap();
-            assert_eq!((recovery.first_index, recovery.last_index), (Some(1), Some(20)));
-            wal.close().await.unwrap();
+            assert_opens(&sim, options(), 1..=20).await;
         });
     }
 }
