@@ -17,6 +17,7 @@ pub use replay::{Replay, Replayed};
 pub use report::{Cut, Recovery, Verdict};
 pub use thread::SubmissionThread;
 
+use crate::commit::append::Append;
 use crate::commit::content::Content;
 use crate::commit::queue::CloseReply;
 use crate::commit::ticket::Ticket;
@@ -38,9 +39,10 @@ pub(crate) use opening::start;
 pub(crate) use opening::start_on;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use replay::replay_on;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -156,8 +158,11 @@ impl Wal {
         &'a self,
         record: impl Into<Payload<'a>>,
     ) -> impl Future<Output = Result<u64>> + Send {
-        let appended = self.put(Content::one(record));
-        async move { Ok(appended.await?.start) }
+        let mut appended = self.put(Content::one(record));
+        // Not `async`: that would hold it twice.
+        poll_fn(move |context| {
+            Pin::new(&mut appended).poll(context).map_ok(|indexes| indexes.start)
+        })
     }
 
     /// Appends records that become durable together: after a crash all of them are there, or none. Gives their
@@ -254,7 +259,7 @@ impl Wal {
     ///
     /// That of [`Wal::append`].
     pub fn save_snapshot(&self, snapshot: Snapshot) -> impl Future<Output = Result<()>> + Send {
-        let saved = self.put(Content::Snapshot(snapshot));
+        let saved = self.put(Content::Snapshot(Box::new(snapshot)));
         async move { saved.await.map(drop) }
     }
 
@@ -267,10 +272,7 @@ impl Wal {
     }
 
     /// Gives `content` its place, and waits until it got as far as this handle's appends have to.
-    fn put<'a>(
-        &'a self,
-        content: Content<'a>,
-    ) -> impl Future<Output = Result<Range<u64>>> + Send + 'a {
+    fn put<'a>(&'a self, content: Content<'a>) -> Append<'a> {
         self.shared().queue.append(content, self.durability)
     }
 

@@ -22,14 +22,18 @@ pub(crate) enum Content<'a> {
     Many(Vec<Payload<'a>>),
     /// etcd's Save: entries that know their index and term, then a hard state unless it is empty.
     Save(HardState, Vec<Entry>),
-    Snapshot(Snapshot),
-    /// What is behind an entry is taken back: the entry is written again, or, where there is none, the snapshot before it.
-    Truncate {
-        last: Option<Entry>,
-        base: Snapshot,
-        /// As they were when the entry was read.
-        changes: u64,
-    },
+    /// Boxed, as it is rare, and any append takes as much room as the largest of these.
+    Snapshot(Box<Snapshot>),
+    Truncate(Box<Truncation>),
+}
+
+/// What is behind an entry is taken back: the entry is written again, or, where there is none, the snapshot before it.
+#[derive(Debug)]
+pub(crate) struct Truncation {
+    pub last: Option<Entry>,
+    pub base: Snapshot,
+    /// As they were when the entry was read.
+    pub changes: u64,
 }
 
 impl<'a> Content<'a> {
@@ -51,8 +55,9 @@ impl<'a> Content<'a> {
         match self {
             Content::Save(_, entries) => check_entries(entries, &order.live),
             // Also if they were released meanwhile: what was released is not written again.
-            Content::Truncate { base, changes, .. }
-                if *changes != order.changes || base.index != order.live.base() =>
+            Content::Truncate(truncation)
+                if truncation.changes != order.changes
+                    || truncation.base.index != order.live.base() =>
             {
                 Err(changed())
             }
@@ -63,7 +68,7 @@ impl<'a> Content<'a> {
     /// What kind of group it is in.
     pub(super) fn kind(&self) -> MarkKind {
         match self {
-            Content::Truncate { last: None, .. } => MarkKind::Truncation,
+            Content::Truncate(truncation) if truncation.last.is_none() => MarkKind::Truncation,
             _ => MarkKind::Entries,
         }
     }
@@ -78,14 +83,16 @@ impl<'a> Content<'a> {
             },
             Content::Save(_, entries) => entries.last().map_or(0, |entry| entry.index),
             Content::Snapshot(snapshot) => snapshot.index,
-            Content::Truncate { .. } => 0,
+            Content::Truncate(_) => 0,
         };
         if last > *INDEXES.end() {
             let what = format!("index {last} is beyond the last that a log can hold");
             return Err(Error::new(ErrorKind::InvalidInput, what).next("start a new log"));
         }
         // Every log has the record of a snapshot at 0/0; another term there would be refused as damage.
-        if let Content::Snapshot(Snapshot { index: 0, term: 1.., .. }) = self {
+        if let Content::Snapshot(snapshot) = self
+            && let Snapshot { index: 0, term: 1.., .. } = **snapshot
+        {
             return Err(Error::new(ErrorKind::InvalidInput, "a snapshot at index 0 has a term")
                 .next("nothing was appended: a snapshot of nothing has index 0 and term 0"));
         }
@@ -100,7 +107,9 @@ impl<'a> Content<'a> {
             Content::Save(_, entries) => sizes(entries.iter().map(|entry| entry.data.len())),
             Content::Snapshot(snapshot) => sizes(std::iter::once(snapshot_bytes_max(snapshot))),
             // There already, so not too large.
-            Content::Truncate { last, .. } => (1, last.as_ref().map_or(0, |e| e.data.len()), 0),
+            Content::Truncate(truncation) => {
+                (1, truncation.last.as_ref().map_or(0, |entry| entry.data.len()), 0)
+            }
         }
     }
 
@@ -161,14 +170,15 @@ impl<'a> Content<'a> {
                 order.term = order.term.max(snapshot.term);
                 order.live.snapshot(snapshot.index, snapshot.term);
                 let at = snapshot.index;
-                group.push(Record::Snapshot(std::mem::take(snapshot)));
+                group.push(Record::Snapshot(std::mem::take(&mut **snapshot)));
                 at..at
             }
-            Content::Truncate { last: Some(entry), .. } => {
-                move_entry(entry, group, order);
-                entry.index..entry.index + 1
-            }
-            Content::Truncate { last: None, base, .. } => {
+            Content::Truncate(truncation) => {
+                let Truncation { last, base, .. } = &mut **truncation;
+                if let Some(entry) = last {
+                    move_entry(entry, group, order);
+                    return entry.index..entry.index + 1;
+                }
                 order.live.truncate(base.index);
                 let next = base.index + 1;
                 group.kind = MarkKind::Truncation;
@@ -183,7 +193,7 @@ impl<'a> Content<'a> {
         match self {
             Content::One(_) | Content::Many(_) => false,
             Content::Save(_, entries) => entries.first().is_some_and(|first| first.index < next),
-            Content::Snapshot(_) | Content::Truncate { .. } => true,
+            Content::Snapshot(_) | Content::Truncate(_) => true,
         }
     }
 
@@ -200,7 +210,8 @@ impl<'a> Content<'a> {
                 entries + if state.is_empty() { 0 } else { entry_frame_bytes_max(0) }
             }
             Content::Snapshot(snapshot) => entry_frame_bytes_max(snapshot_bytes_max(snapshot)),
-            Content::Truncate { last, base, .. } => {
+            Content::Truncate(truncation) => {
+                let Truncation { last, base, .. } = &**truncation;
                 let data = last.as_ref().map_or(0, |entry| entry.data.len());
                 entry_frame_bytes_max(data.max(snapshot_bytes_max(base)))
             }

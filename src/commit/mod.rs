@@ -6,7 +6,7 @@
 //!
 //! # The life of one append
 //!
-//! 1. [`queue`]: under one lock, once, the append is checked, takes room (or waits for it, [`room`]), gets its index,
+//! 1. [`queue`]: when the [`append`] is first polled, it is checked under one lock, once, takes room (or waits for it, [`room`]), gets its index,
 //!    joins the youngest [`group`] or begins the next one, and leaves its waker. A payload of up to 2 KiB is copied
 //!    into the group's memory; a larger one is shared, not copied ([`content`]).
 //! 2. The caller holds a [`ticket`]: the number of the group and his place in its list of those who wait ([`waiters`]).
@@ -46,6 +46,7 @@
 //! cause, though a group behind it may be whole on the disk: the reopen decides, by what it finds. The log is poisoned:
 //! nothing is retried, nothing more is acked.
 
+pub(crate) mod append;
 pub(crate) mod committer;
 pub(crate) mod content;
 pub(crate) mod flight;

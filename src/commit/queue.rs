@@ -10,10 +10,11 @@
 
 mod taking;
 
+use super::append::Append;
 use super::content::Content;
 use super::group::{Group, Room};
 use super::room::{Rooms, Waiting as WaitingForRoom};
-use super::ticket::{Ticket, Waiter};
+use super::ticket::Ticket;
 use super::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::MarkKind;
@@ -175,24 +176,8 @@ impl Queue {
     }
 
     /// Waits for room, gives `content` its place, and waits until it got as far as `wanted`. Gives its indexes.
-    pub(crate) async fn append(
-        &self,
-        content: Content<'_>,
-        wanted: Durability,
-    ) -> Result<Range<u64>> {
-        let (room, mut content) = (self.room_of(&content)?, content);
-        let enter = |context: &mut Context<'_>| {
-            Poll::Ready(self.enter(&mut content, wanted, room, false, Some(context)))
-        };
-        let accepted = match poll_fn(enter).await {
-            Some(accepted) => accepted?,
-            None => self.enter_in_turn(&mut content, wanted, room).await?,
-        };
-        drop(content);
-        let indexes = accepted.indexes.clone();
-        let mut waiter = Waiter::new(self, &accepted, wanted);
-        poll_fn(|context| waiter.poll(context)).await?;
-        Ok(indexes)
+    pub(crate) fn append<'a>(&'a self, content: Content<'a>, wanted: Durability) -> Append<'a> {
+        Append::new(self, content, wanted)
     }
 
     /// Waits for room and gives `content` its place.
@@ -204,7 +189,7 @@ impl Queue {
         let (room, mut content) = (self.room_of(&content)?, content);
         let accepted = match self.enter(&mut content, wanted, room, false, None) {
             Some(accepted) => accepted?,
-            None => self.enter_in_turn(&mut content, wanted, room).await?,
+            None => self.enter_in_turn(content, wanted, room).await?,
         };
         Ok(Ticket::new(Arc::clone(self), &accepted))
     }
@@ -276,13 +261,13 @@ impl Queue {
         Ok(())
     }
 
-    fn room_of(&self, content: &Content<'_>) -> Result<Room> {
+    pub(super) fn room_of(&self, content: &Content<'_>) -> Result<Room> {
         content.room(self.limits.record_bytes_max, self.limits.room)
     }
 
     /// Takes room, unless it has been, and gives `content` its place; with a context, its waker waits from now on.
     /// `None` without room. What is left of the content is to be dropped outside of any lock.
-    fn enter(
+    pub(super) fn enter(
         &self,
         content: &mut Content<'_>,
         wanted: Durability,
@@ -342,15 +327,15 @@ impl Queue {
     }
 
     /// Waits for its turn.
-    async fn enter_in_turn(
+    pub(super) async fn enter_in_turn(
         &self,
-        content: &mut Content<'_>,
+        mut content: Content<'_>,
         wanted: Durability,
         room: Room,
     ) -> Result<Accepted> {
         let mut turn = Turn { queue: self, waiting: WaitingForRoom::new(room) };
         poll_fn(|context| turn.poll(context)).await;
-        self.enter(content, wanted, room, true, None).expect("the room was taken")
+        self.enter(&mut content, wanted, room, true, None).expect("the room was taken")
     }
 
     /// Counts a call that joined a group, and wakes the committer if that is what he waits for, or if waiting longer
@@ -539,7 +524,8 @@ mod tests {
     #[test]
     fn index_beyond_the_last_is_refused() {
         let queue = queue();
-        let snapshot = |index| Content::Snapshot(Snapshot { index, term: 1, conf_state: None });
+        let snapshot =
+            |index| Content::Snapshot(Box::new(Snapshot { index, term: 1, conf_state: None }));
         let error = append(&queue, snapshot(u64::MAX)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         drop(append(&queue, snapshot(u64::MAX - 2)).unwrap());

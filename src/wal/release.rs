@@ -1,7 +1,7 @@
 //! What [`Wal`] lets go of.
 
 use super::Wal;
-use crate::commit::content::Content;
+use crate::commit::content::{Content, Truncation};
 use crate::error::{Error, ErrorKind, Result};
 use crate::read::entries::{beyond, released};
 use crate::types::{Durability, Snapshot};
@@ -139,7 +139,7 @@ impl Wal {
                 }
             };
             let base = Snapshot { index: base, term: base_term, conf_state: None };
-            let content = Content::Truncate { last: entry, base, changes };
+            let content = Content::Truncate(Box::new(Truncation { last: entry, base, changes }));
             match shared.queue.append(content, Durability::Durable).await {
                 Err(error) if error.kind() == ErrorKind::Replaced => {}
                 outcome => return outcome.map(drop),
