@@ -10,6 +10,7 @@ use super::flight::{Flight, Flights};
 use super::observer::Observed;
 use super::policy::{GroupCommit, GroupDecision, GroupPolicy, GroupView};
 use super::queue::{CloseReply, Queue, Waiting};
+use super::rest::Rest;
 use super::retention::Retention;
 use super::retire::Retire;
 use super::slots::Slots;
@@ -85,6 +86,7 @@ pub(crate) struct Committer<D: Disk> {
     /// Records were written that no mark proves yet.
     pub unproven: bool,
     pub flights: Flights,
+    pub rest: Rest,
     /// To be used again.
     pub encoders: Vec<GroupEncoder>,
 }
@@ -190,11 +192,13 @@ impl<D: Disk> Committer<D> {
                 }
                 Move::Wait { appends, at_most } => {
                     timer.clear();
-                    if in_flight == 0 && appends == Some(1) && self.spin_for_appends() {
+                    let begun = self.active.disk.now();
+                    if in_flight == 0 && self.spin_for(appends, at_most) {
                         continue;
                     }
                     let disk = &self.active.disk;
-                    timer.extend(at_most.map(|time| sleep(disk.clone(), time)));
+                    let left = |time: Duration| time.saturating_sub(disk.now() - begun);
+                    timer.extend(at_most.map(|time| sleep(disk.clone(), left(time))));
                     let event = self.wait(&mut writes, &mut syncs, &mut timer, appends).await;
                     self.happened(event);
                 }
@@ -234,9 +238,7 @@ impl<D: Disk> Committer<D> {
         })
         .await;
         if polls == 1 {
-            // On a disk whose operations block nothing ever waits, and tokio's own budget would let readers and the
-            // pipeline in only after 128 commits.
-            yield_once().await;
+            self.rest.take(&self.active.disk).await;
         }
         event
     }
@@ -250,10 +252,15 @@ impl<D: Disk> Committer<D> {
         .await;
     }
 
-    /// Looks for new appends without going to sleep, if that has paid lately. `true` if there are some.
-    fn spin_for_appends(&mut self) -> bool {
+    /// Looks whether so many calls wait, without going to sleep, if that has paid lately. `true` if they do.
+    fn spin_for(&mut self, appends: Option<usize>, at_most: Option<Duration>) -> bool {
+        // Who waits for a time, however many come, sleeps.
+        let Some(wanted) = appends.filter(|wanted| *wanted < usize::MAX) else {
+            return false;
+        };
         let queue = Arc::clone(&self.queue);
-        self.spin.until(&self.active.disk, move || queue.appends_waiting() > 0)
+        let ready = move || queue.appends_waiting() >= wanted;
+        self.spin.until(&self.active.disk, at_most, ready)
     }
 
     /// Answers what is durable, in order, and tells of what is written.
@@ -407,19 +414,6 @@ fn apply_all(live: &mut Live, flight: &Flight) {
     for (at, (offset, _)) in flight.encoder.places().enumerate() {
         apply(live, flight.group.get(at), flight.start.after(offset));
     }
-}
-
-/// Lets the other tasks of this thread run.
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 async fn sleep<D: Disk>(disk: D, time: Duration) {

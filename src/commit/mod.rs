@@ -57,6 +57,7 @@ pub(crate) mod observer;
 pub(crate) mod policy;
 pub(crate) mod queue;
 mod release;
+pub(crate) mod rest;
 pub(crate) mod retention;
 pub(crate) mod retire;
 mod room;

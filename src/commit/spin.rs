@@ -23,8 +23,13 @@ impl Spin {
         Spin { limit, penalty: 1, skips: 0 }
     }
 
-    /// Waits until `ready`; says whether it is.
-    pub(crate) fn until<D: Disk>(&mut self, disk: &D, ready: impl Fn() -> bool) -> bool {
+    /// Waits until `ready`, at most so long; says whether it is.
+    pub(crate) fn until<D: Disk>(
+        &mut self,
+        disk: &D,
+        at_most: Option<Duration>,
+        ready: impl Fn() -> bool,
+    ) -> bool {
         if self.limit.is_zero() {
             return false;
         }
@@ -32,7 +37,8 @@ impl Spin {
             self.skips -= 1;
             return false;
         }
-        let came = disk.spin(self.limit, ready);
+        let limit = at_most.map_or(self.limit, |time| time.min(self.limit));
+        let came = disk.spin(limit, ready);
         match came {
             true => self.penalty = 1,
             false => {

@@ -12,6 +12,7 @@ use crate::commit::committer::{Committer, Limits};
 use crate::commit::flight::Flights;
 use crate::commit::observer::Observed;
 use crate::commit::queue::{Order, Queue};
+use crate::commit::rest::Rest;
 use crate::commit::retire::Retire;
 use crate::commit::spin::Spin;
 use crate::error::{Error, ErrorKind, Result};
@@ -429,6 +430,7 @@ async fn writable<D: Disk>(
         head_end: 0,
         unproven: false,
         flights: Flights::default(),
+        rest: Rest::default(),
         encoders: Vec::new(),
     };
     match make_ready(&mut committer, method, preparation).await {
