@@ -11,7 +11,7 @@ use crate::types::Durability;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// Gives the indexes. See the [module](self).
 #[must_use = "nothing is appended before it is polled"]
@@ -61,10 +61,7 @@ impl Future for Append<'_> {
                         Err(error) => Err(error),
                     }
                 }
-                State::WaitsForRoom(turn) => match turn.as_mut().poll(context) {
-                    Poll::Ready(accepted) => accepted,
-                    Poll::Pending => return Poll::Pending,
-                },
+                State::WaitsForRoom(turn) => ready!(turn.as_mut().poll(context)),
                 State::Accepted(waiter, indexes) => {
                     let outcome = waiter.poll(context).map_ok(|()| indexes.clone());
                     if outcome.is_ready() {
@@ -79,6 +76,10 @@ impl Future for Append<'_> {
             let accepted = accepted?;
             let indexes = accepted.indexes.clone();
             *state = State::Accepted(Waiter::new(queue, &accepted, wanted), indexes);
+            // His waker is in the list already: to ask again would take the lock again.
+            if accepted.place.is_some() {
+                return Poll::Pending;
+            }
         }
     }
 }
