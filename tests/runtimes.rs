@@ -167,6 +167,7 @@ fn many_tasks_on_two_handles_get_each_index_once() {
 
 fn is_send_static<T: Send + 'static>(_: &T) {}
 fn is_send<T: Send>(_: &T) {}
+fn is_sync<T: Sync>(_: &T) {}
 
 /// Compiles, so futures go to any executor.
 #[test]
@@ -179,6 +180,7 @@ fn futures_are_send_and_static() {
     let wal = Wal::create_blocking(&dir, threads()).unwrap();
     is_send(&wal.append("x"));
     is_send(&wal.append_batch(["x"]));
+    is_sync(&wal.append("x"));
     is_send_static(&wal.submit("x"));
     is_send_static(&wal.submit_batch(["x"]));
     is_send(&wal.save(HardState::default(), Vec::new()));

@@ -11,7 +11,7 @@ use crate::types::Durability;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 /// Gives the indexes. See the [module](self).
 #[must_use = "nothing is appended before it is polled"]
@@ -24,7 +24,7 @@ pub(crate) struct Append<'a> {
 enum State<'a> {
     New(Content<'a>),
     /// There was no room.
-    WaitsForRoom(Pin<Box<dyn Future<Output = Result<Accepted>> + Send + 'a>>),
+    WaitsForRoom(Pin<Box<dyn Future<Output = Result<Accepted>> + Send + Sync + 'a>>),
     Accepted(Waiter<&'a Queue>, Range<u64>),
     Done,
 }
@@ -42,38 +42,36 @@ impl Future for Append<'_> {
         let Append { queue, wanted, state } = &mut *self;
         let (queue, wanted) = (*queue, *wanted);
         loop {
-            let accepted = match state {
-                State::New(content) => {
-                    let entered = queue.room_of(content).and_then(|room| {
-                        let entered = queue.enter(content, wanted, room, false, Some(context));
-                        entered.transpose().map(|accepted| (room, accepted))
-                    });
-                    match entered {
-                        Ok((room, None)) => {
-                            let State::New(content) = std::mem::replace(state, State::Done) else {
-                                unreachable!("looked at just now")
-                            };
+            // Should something panic, it is done.
+            let accepted = match std::mem::replace(state, State::Done) {
+                State::New(mut content) => {
+                    let room = queue.room_of(&content)?;
+                    // What is left of the content is dropped here, under no lock.
+                    match queue.enter(&mut content, wanted, room, false, Some(context)) {
+                        Some(accepted) => accepted?,
+                        None => {
                             let turn = queue.enter_in_turn(content, wanted, room);
                             *state = State::WaitsForRoom(Box::pin(turn));
                             continue;
                         }
-                        Ok((_, Some(accepted))) => Ok(accepted),
-                        Err(error) => Err(error),
                     }
                 }
-                State::WaitsForRoom(turn) => ready!(turn.as_mut().poll(context)),
-                State::Accepted(waiter, indexes) => {
-                    let outcome = waiter.poll(context).map_ok(|()| indexes.clone());
-                    if outcome.is_ready() {
-                        *state = State::Done;
+                State::WaitsForRoom(mut turn) => match turn.as_mut().poll(context) {
+                    Poll::Ready(accepted) => accepted?,
+                    Poll::Pending => {
+                        *state = State::WaitsForRoom(turn);
+                        return Poll::Pending;
                     }
-                    return outcome;
-                }
+                },
+                State::Accepted(mut waiter, indexes) => match waiter.poll(context) {
+                    Poll::Ready(outcome) => return Poll::Ready(outcome.map(|()| indexes)),
+                    Poll::Pending => {
+                        *state = State::Accepted(waiter, indexes);
+                        return Poll::Pending;
+                    }
+                },
                 State::Done => panic!("an append is polled after its end"),
             };
-            // What is left of the content is dropped with this, under no lock.
-            *state = State::Done;
-            let accepted = accepted?;
             let indexes = accepted.indexes.clone();
             *state = State::Accepted(Waiter::new(queue, &accepted, wanted), indexes);
             // His waker is in the list already: to ask again would take the lock again.

@@ -69,7 +69,9 @@ pub(crate) struct Committer<D: Disk> {
     pub queue: Arc<Queue>,
     pub policy: Box<dyn GroupPolicy>,
     pub metrics: Arc<Metrics>,
+    /// For the next append, and for those that a group is to gather: the one may pay where the other does not.
     pub spin: Spin,
+    pub gathering: Spin,
     pub mover: Mover,
     pub observed: Observed,
     pub retire: Rc<Retire<D>>,
@@ -154,8 +156,13 @@ impl<D: Disk> Committer<D> {
         let mut writes = Slots::new();
         let mut syncs = Slots::new();
         let mut timer = Slots::new();
+        let mut owes_rest = false;
         loop {
             self.settle();
+            // Not before who waits is answered.
+            if std::mem::take(&mut owes_rest) {
+                self.rest.take(&self.active.disk).await;
+            }
             let (file, path) = (Rc::clone(&self.active.file), Rc::clone(&self.active.path));
             if syncs.is_empty() && self.sync_is_due() {
                 self.metrics.syncs.add(1);
@@ -186,7 +193,9 @@ impl<D: Disk> Committer<D> {
                     self.flights.flush();
                     // With nothing in flight nothing would wake us: the sync is begun in the next round.
                     if in_flight > 0 {
-                        let event = self.wait(&mut writes, &mut syncs, &mut timer, None).await;
+                        let wait = self.wait(&mut writes, &mut syncs, &mut timer, None);
+                        let (event, at_once) = wait.await;
+                        owes_rest = at_once;
                         self.happened(event);
                     }
                 }
@@ -197,9 +206,12 @@ impl<D: Disk> Committer<D> {
                         continue;
                     }
                     let disk = &self.active.disk;
-                    let left = |time: Duration| time.saturating_sub(disk.now() - begun);
+                    let left =
+                        |time: Duration| time.saturating_sub(disk.now().saturating_sub(begun));
                     timer.extend(at_most.map(|time| sleep(disk.clone(), left(time))));
-                    let event = self.wait(&mut writes, &mut syncs, &mut timer, appends).await;
+                    let wait = self.wait(&mut writes, &mut syncs, &mut timer, appends);
+                    let (event, at_once) = wait.await;
+                    owes_rest = at_once;
                     self.happened(event);
                 }
             }
@@ -214,13 +226,14 @@ impl<D: Disk> Committer<D> {
         }
     }
 
+    /// Says also whether nothing had to be waited for.
     async fn wait(
         &self,
         writes: &mut Slots<impl Future<Output = Flight>>,
         syncs: &mut Slots<impl Future<Output = (u64, Result<()>)>>,
         timer: &mut Slots<impl Future<Output = ()>>,
         appends: Option<usize>,
-    ) -> Event {
+    ) -> (Event, bool) {
         let mut polls = 0;
         let event = poll_fn(|context| {
             polls += 1;
@@ -237,10 +250,7 @@ impl<D: Disk> Committer<D> {
             Poll::Pending
         })
         .await;
-        if polls == 1 {
-            self.rest.take(&self.active.disk).await;
-        }
-        event
+        (event, polls == 1)
     }
 
     async fn wait_for_room(&self) {
@@ -260,7 +270,8 @@ impl<D: Disk> Committer<D> {
         };
         let queue = Arc::clone(&self.queue);
         let ready = move || queue.appends_waiting() >= wanted;
-        self.spin.until(&self.active.disk, at_most, ready)
+        let spin = if wanted == 1 { &mut self.spin } else { &mut self.gathering };
+        spin.until(&self.active.disk, at_most, ready)
     }
 
     /// Answers what is durable, in order, and tells of what is written.

@@ -23,9 +23,9 @@ impl Rest {
     pub(crate) async fn take<D: Disk>(&self, disk: &D) {
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);
-        match turns % TURNS_AWAKE {
-            0 => disk.sleep(Duration::ZERO).await,
-            _ => yield_once().await,
+        yield_once().await;
+        if turns.is_multiple_of(TURNS_AWAKE) {
+            disk.sleep(Duration::ZERO).await;
         }
     }
 }

@@ -41,6 +41,8 @@ impl Spin {
         let came = disk.spin(limit, ready);
         match came {
             true => self.penalty = 1,
+            // Cut short, it says nothing.
+            false if limit < self.limit => {}
             false => {
                 self.skips = self.penalty;
                 self.penalty = (self.penalty * 2).min(SKIPS_MAX);

@@ -408,6 +408,7 @@ async fn writable<D: Disk>(
         policy: options.make_policy(),
         metrics: Arc::clone(&shared.metrics),
         spin: Spin::new(options.spin_limit()),
+        gathering: Spin::new(options.spin_limit()),
         retire: Retire::new(disk.clone(), dir, watermark.clone(), Rc::clone(&spares)),
         waits_for_room: false,
         mover,
