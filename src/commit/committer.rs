@@ -156,13 +156,10 @@ impl<D: Disk> Committer<D> {
         let mut writes = Slots::new();
         let mut syncs = Slots::new();
         let mut timer = Slots::new();
-        let mut owes_rest = false;
         loop {
             self.settle();
             // Not before who waits is answered.
-            if std::mem::take(&mut owes_rest) {
-                self.rest.take(&self.active.disk).await;
-            }
+            self.rest.take_owed(&self.active.disk).await;
             let (file, path) = (Rc::clone(&self.active.file), Rc::clone(&self.active.path));
             if syncs.is_empty() && self.sync_is_due() {
                 self.metrics.syncs.add(1);
@@ -193,25 +190,20 @@ impl<D: Disk> Committer<D> {
                     self.flights.flush();
                     // With nothing in flight nothing would wake us: the sync is begun in the next round.
                     if in_flight > 0 {
-                        let wait = self.wait(&mut writes, &mut syncs, &mut timer, None);
-                        let (event, at_once) = wait.await;
-                        owes_rest = at_once;
+                        let event = self.wait(&mut writes, &mut syncs, &mut timer, None).await;
                         self.happened(event);
                     }
                 }
                 Move::Wait { appends, at_most } => {
                     timer.clear();
-                    let begun = self.active.disk.now();
+                    let due = at_most.map(|time| self.active.disk.now().saturating_add(time));
                     if in_flight == 0 && self.spin_for(appends, at_most) {
                         continue;
                     }
                     let disk = &self.active.disk;
-                    let left =
-                        |time: Duration| time.saturating_sub(disk.now().saturating_sub(begun));
-                    timer.extend(at_most.map(|time| sleep(disk.clone(), left(time))));
-                    let wait = self.wait(&mut writes, &mut syncs, &mut timer, appends);
-                    let (event, at_once) = wait.await;
-                    owes_rest = at_once;
+                    let left = |due: Duration| due.saturating_sub(disk.now());
+                    timer.extend(due.map(|due| sleep(disk.clone(), left(due))));
+                    let event = self.wait(&mut writes, &mut syncs, &mut timer, appends).await;
                     self.happened(event);
                 }
             }
@@ -226,14 +218,13 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    /// Says also whether nothing had to be waited for.
     async fn wait(
         &self,
         writes: &mut Slots<impl Future<Output = Flight>>,
         syncs: &mut Slots<impl Future<Output = (u64, Result<()>)>>,
         timer: &mut Slots<impl Future<Output = ()>>,
         appends: Option<usize>,
-    ) -> (Event, bool) {
+    ) -> Event {
         let mut polls = 0;
         let event = poll_fn(|context| {
             polls += 1;
@@ -250,7 +241,10 @@ impl<D: Disk> Committer<D> {
             Poll::Pending
         })
         .await;
-        (event, polls == 1)
+        if polls == 1 {
+            self.rest.owe();
+        }
+        event
     }
 
     async fn wait_for_room(&self) {

@@ -15,12 +15,21 @@ const TURNS_AWAKE: u32 = 4;
 
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
+    owed: Cell<bool>,
     turns: Cell<u32>,
 }
 
 impl Rest {
-    /// Lets the other tasks of this thread run.
-    pub(crate) async fn take<D: Disk>(&self, disk: &D) {
+    /// There was nothing to wait for.
+    pub(crate) fn owe(&self) {
+        self.owed.set(true);
+    }
+
+    /// Lets the other tasks of this thread run, if that is owed to them.
+    pub(crate) async fn take_owed<D: Disk>(&self, disk: &D) {
+        if !self.owed.take() {
+            return;
+        }
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);
         yield_once().await;
@@ -63,7 +72,8 @@ mod tests {
             });
             let (rest, mut times) = (Rest::default(), 0);
             while !done.get() && times < 1000 {
-                rest.take(&disk).await;
+                rest.owe();
+                rest.take_owed(&disk).await;
                 times += 1;
             }
             times
