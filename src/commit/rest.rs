@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Every so many times the thread goes to sleep for a moment.
+/// Every so many times the thread goes to sleep for a moment, if there is something to submit.
 const TURNS_AWAKE: u32 = 4;
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Rest {
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);
         yield_once().await;
-        if turns.is_multiple_of(TURNS_AWAKE) {
+        if turns.is_multiple_of(TURNS_AWAKE) && disk.has_work() {
             disk.sleep(Duration::ZERO).await;
         }
     }
@@ -57,26 +57,30 @@ mod tests {
     use crate::io::{self, Backend, DiskConfig, OnDisk};
     use std::rc::Rc;
 
-    /// A loop that never waits, beside a task that asks the disk for something; says how often it rested until that was done.
+    /// A loop that never waits, beside a task that asks the disk for something and then for something else; says how often
+    /// it rested until the first was done, and whether the second was.
     struct Busy;
 
     impl OnDisk for Busy {
-        type Output = u32;
+        type Output = (u32, bool);
 
-        async fn run<D: Disk>(self, disk: D) -> u32 {
-            let done = Rc::new(Cell::new(false));
+        async fn run<D: Disk>(self, disk: D) -> (u32, bool) {
+            let done = Rc::new(Cell::new(0));
             let (asks, tells) = (disk.clone(), Rc::clone(&done));
             disk.spawn(async move {
                 asks.sleep(Duration::ZERO).await;
-                tells.set(true);
+                tells.set(1);
+                asks.sync_dir(&std::env::temp_dir()).await.unwrap();
+                tells.set(2);
             });
             let (rest, mut times) = (Rest::default(), 0);
-            while !done.get() && times < 1000 {
+            let end = disk.now() + Duration::from_secs(30);
+            while done.get() < 2 && disk.now() < end {
                 rest.owe();
                 rest.take_owed(&disk).await;
-                times += 1;
+                times += u32::from(done.get() == 0);
             }
-            times
+            (times, done.get() == 2)
         }
     }
 
@@ -87,7 +91,10 @@ mod tests {
         for backend in [Backend::Uring, Backend::Threads] {
             let config = DiskConfig { buffer_count: 1, buffer_bytes: io::BLOCK_BYTES };
             match io::run(backend, config, Busy) {
-                Ok(times) => assert!(times <= 4 * TURNS_AWAKE, "{backend}: {times}"),
+                Ok((times, done)) => {
+                    assert!(times <= 4 * TURNS_AWAKE, "{backend}: {times}");
+                    assert!(done, "{backend}");
+                }
                 Err(error) => eprintln!("skipped: {error}"),
             }
         }

@@ -176,6 +176,10 @@ pub(crate) trait Disk: Clone + 'static {
     /// At least so long. `threads` rounds up to whole milliseconds, or is busy for less than one. On the ring a sleep of nothing submits what was
     /// started; a loop of `yield_now` never does.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+    /// Whether something may have been started that is not done yet.
+    fn has_work(&self) -> bool {
+        true
+    }
     /// Waits for `ready` without giving the thread away, for at most `limit`; says whether it is. In virtual time
     /// nothing can happen meanwhile.
     fn spin(&self, limit: Duration, ready: impl Fn() -> bool) -> bool {

@@ -97,10 +97,12 @@ impl Disk for UringDisk {
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _token = self.shared.in_flight.enter();
         fs::rename(from, to).await
     }
 
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let _token = self.shared.in_flight.enter();
         fs::remove_file(path).await
     }
 
@@ -113,6 +115,7 @@ impl Disk for UringDisk {
     }
 
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let _token = self.shared.in_flight.enter();
         fs::File::from_std(plain::open_dir(dir)?).sync_all().await
     }
 
@@ -130,6 +133,10 @@ impl Disk for UringDisk {
 
     async fn sleep(&self, duration: Duration) {
         timer::sleep(duration, &self.shared.timers, &self.shared.in_flight).await;
+    }
+
+    fn has_work(&self) -> bool {
+        self.shared.in_flight.count() > 0
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -254,6 +261,7 @@ impl DiskFile for UringFile {
     }
 
     async fn zero_range(&self, offset: u64, len: u64, zeroing: Zeroing) -> io::Result<()> {
+        let _token = self.disk.in_flight.enter();
         loop {
             let mode = plain::zeroing_mode(zeroing) as i32;
             match self.file.fallocate(offset, len, mode).await {
@@ -267,11 +275,13 @@ impl DiskFile for UringFile {
     }
 
     async fn sync_data(&self) -> io::Result<()> {
+        let _token = self.disk.in_flight.enter();
         // Not repeated, whatever the error: a second success would prove nothing about the first one's bytes.
         self.file.sync_data().await
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _token = self.disk.in_flight.enter();
         loop {
             match self.file.fallocate(offset, len, 0).await {
                 Err(error) if plain::is_interrupted(&error) => {}
