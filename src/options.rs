@@ -45,6 +45,7 @@ pub struct Options {
     pub(crate) queue_bytes_max: usize,
     pub(crate) queue_records_max: usize,
     pub(crate) spin: Duration,
+    pub(crate) stay_awake: Duration,
     pub(crate) idle_mark_after: Option<Duration>,
     pub(crate) lock_wait: Duration,
     pub(crate) metadata: Option<Bytes>,
@@ -87,6 +88,7 @@ impl Default for Options {
             queue_records_max: 1 << 20,
             // A caller takes 20 to 40 us to come back, and so does waking a thread.
             spin: Duration::from_micros(50),
+            stay_awake: Duration::from_micros(250),
             // Long against a commit, short against what a person calls idle.
             idle_mark_after: Some(Duration::from_millis(100)),
             // After a SIGKILL the kernel keeps the lock 20 to 75 ms.
@@ -271,6 +273,16 @@ impl Options {
         self
     }
 
+    /// While an append waits for the disk and no other does, its task keeps the thread of its runtime from going to sleep,
+    /// for this long at most and as long as that pays: to wake the thread would take a third of a commit on a good disk.
+    /// Other tasks run meanwhile; what it takes is CPU time, as much as the record is with the disk. Zero never does, nor
+    /// is it done on a machine with one core. Default: 250 us.
+    #[must_use]
+    pub fn stay_awake(mut self, time: Duration) -> Options {
+        self.stay_awake = time;
+        self
+    }
+
     /// After this long without appends, a mark is written that proves the last records durable: from then on
     /// damage to them is told from a torn write. `None` writes no idle marks. Default: 100 ms.
     #[must_use]
@@ -413,6 +425,9 @@ impl Options {
         if self.spin > Duration::from_millis(10) {
             return invalid("spin is longer than 10 ms");
         }
+        if self.stay_awake > Duration::from_millis(10) {
+            return invalid("stay_awake is longer than 10 ms");
+        }
         if self.metadata.as_ref().is_some_and(|metadata| metadata.len() > 1 << 20) {
             return invalid("metadata is longer than 1 MiB");
         }
@@ -446,6 +461,7 @@ impl Options {
                 Some(_) => self.segment_bytes / 2,
                 None => u64::MAX,
             },
+            awake_max: with_cores(self.stay_awake),
         }
     }
 
@@ -459,7 +475,12 @@ impl Options {
 
     /// For how long the submission thread may spin on this machine.
     pub(crate) fn spin_limit(&self) -> Duration {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        if cores > 1 { self.spin } else { Duration::ZERO }
+        with_cores(self.spin)
     }
+}
+
+/// For how long a thread may be busy with waiting: not at all where it is the only one that can run.
+fn with_cores(time: Duration) -> Duration {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cores > 1 { time } else { Duration::ZERO }
 }

@@ -38,6 +38,7 @@ impl Log {
             group_bytes_max: 4096,
             group_records_max: 2,
             append_bytes_max: u64::MAX,
+            awake_max: std::time::Duration::ZERO,
         });
         let durable = AtomicU64::new(0);
         Arc::new(Log { queue: Arc::new(queue), durable, records: Mutex::default(), tells_written })

@@ -47,6 +47,7 @@
 //! nothing is retried, nothing more is acked.
 
 pub(crate) mod append;
+mod awake;
 pub(crate) mod committer;
 pub(crate) mod content;
 pub(crate) mod flight;

@@ -11,6 +11,7 @@
 mod taking;
 
 use super::append::Append;
+use super::awake::{Awake, Watch};
 use super::content::Content;
 use super::group::{Group, Room};
 use super::room::{Rooms, Waiting as WaitingForRoom};
@@ -29,6 +30,7 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Groups kept to be used again: more than are on their way at a time. Each keeps up to a MiB.
@@ -44,6 +46,8 @@ pub(crate) struct Limits {
     pub group_records_max: usize,
     /// A single append or batch takes at most so much on disk.
     pub append_bytes_max: u64,
+    /// A caller who is alone keeps his thread awake for so long.
+    pub awake_max: Duration,
 }
 
 /// Who asked for the log to be closed is told the durable index, or the first error.
@@ -102,6 +106,7 @@ struct State {
     /// Oldest first.
     forming: VecDeque<Group>,
     waiters: Waiters,
+    awake: Awake,
     spare: Vec<Group>,
     /// Why nothing is accepted any more.
     ended: Option<Error>,
@@ -131,13 +136,15 @@ pub(crate) struct Queue {
 }
 
 /// A place in the order.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Accepted {
     /// `None` for nothing, which is durable at once.
     pub group: Option<u64>,
     pub indexes: Range<u64>,
     /// In the list of those who wait for the group.
     pub place: Option<usize>,
+    /// He keeps his thread awake until he has his answer.
+    pub watch: Option<Watch>,
 }
 
 /// For callers.
@@ -149,6 +156,7 @@ impl Queue {
                 rooms: Rooms::new(limits.room),
                 forming: VecDeque::new(),
                 waiters: Waiters::default(),
+                awake: Awake::new(limits.awake_max),
                 spare: Vec::new(),
                 ended: None,
                 deserted: false,
@@ -300,7 +308,12 @@ impl Queue {
             let woken = state.rooms.give_back(room);
             drop(state);
             woken.for_each(wake);
-            return Some(Ok(Accepted { group: None, indexes: next..next, place: None }));
+            return Some(Ok(Accepted {
+                group: None,
+                indexes: next..next,
+                place: None,
+                watch: None,
+            }));
         }
         let indexes = state.accept(content, bytes, room.records, &self.limits);
         let mut accepted = state.join(indexes, wanted, room);
@@ -308,6 +321,10 @@ impl Queue {
             let (poll, replaced) = state.waiters.poll(group, wanted, &mut accepted.place, context);
             debug_assert!(poll.is_pending(), "a group that forms is not done");
             debug_assert!(replaced.is_none(), "he had no place before");
+            let alone = wanted == Durability::Durable
+                && state.waiters.unresolved() == 1
+                && state.forming.front().is_some_and(|group| group.appends == 1);
+            accepted.watch = state.awake.begin(alone);
         }
         self.joined(state);
         Some(Ok(accepted))
@@ -372,6 +389,16 @@ impl Queue {
         // In this order: failures are told before the numbers move over them.
         group < self.resolved_before.load(Ordering::Acquire)
             && !self.failures.load(Ordering::Acquire)
+    }
+
+    /// Whether the group has its answer, without the lock.
+    pub(super) fn is_resolved(&self, group: u64) -> bool {
+        group < self.resolved_before.load(Ordering::Acquire)
+    }
+
+    /// He kept his thread awake until his time was over.
+    pub(super) fn awake_in_vain(&self) {
+        self.lock().awake.in_vain();
     }
 
     /// A ticket goes.
@@ -478,7 +505,7 @@ impl State {
         let group = self.forming.back_mut().expect("there is one");
         group.join(wanted, room);
         self.waiters.join(group.number);
-        Accepted { group: Some(group.number), indexes, place: None }
+        Accepted { group: Some(group.number), indexes, place: None, watch: None }
     }
 }
 
@@ -497,6 +524,7 @@ mod tests {
             group_bytes_max: 4096,
             group_records_max: 4,
             append_bytes_max: u64::MAX,
+            awake_max: Duration::ZERO,
         }))
     }
 

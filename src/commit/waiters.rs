@@ -159,6 +159,11 @@ impl Waiters {
         self.first
     }
 
+    /// Groups that are not resolved.
+    pub(super) fn unresolved(&self) -> usize {
+        self.groups.len()
+    }
+
     /// Failed groups whose tickets are not all gone.
     pub(super) fn failures(&self) -> usize {
         self.failed.len()

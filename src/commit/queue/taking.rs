@@ -134,6 +134,7 @@ impl Queue {
         // Payloads are dropped outside of the lock, and before their callers come back.
         group.clear();
         let mut state = self.lock();
+        state.awake.durable(group.appends);
         let woken = state.waiters.resolve(group.number, Ok(()));
         let room = state.rooms.give_back(group.room);
         if state.spare.len() < SPARE_GROUPS_MAX {

@@ -62,6 +62,10 @@ fn fallocate() -> Options {
     Options::new().prealloc(Prealloc::Fallocate)
 }
 
+fn sleeps() -> Options {
+    Options::new().stay_awake(Duration::ZERO)
+}
+
 /// One way of forming groups, always: what the default policy chooses from.
 #[derive(Debug)]
 struct Always {
@@ -201,6 +205,13 @@ pub fn defs() -> Vec<PeerDef> {
             note: "the same with plain system calls",
             default_on: false,
             open: |dir, _| open(dir, fdatasync_threads()),
+            ..variant()
+        },
+        PeerDef {
+            name: "seawal-sleeps",
+            note: "no caller stays awake while his record is with the disk",
+            default_on: false,
+            open: |dir, _| open(dir, sleeps()),
             ..variant()
         },
         PeerDef {
