@@ -275,8 +275,11 @@ impl Options {
 
     /// While an append waits for the disk and no other does, its task keeps the thread of its runtime from going to sleep,
     /// for this long at most and as long as that pays: to wake the thread would take a third of a commit on a good disk.
-    /// Other tasks run meanwhile; what it takes is CPU time, as much as the record is with the disk. Zero never does, nor
-    /// is it done on a machine with one core. Default: 250 us.
+    /// Other tasks run meanwhile, also those that are part of the same one (`join!`, `select!`), which are polled often;
+    /// what it takes is CPU time, as much as the record is with the disk. Outside of tokio, as with
+    /// [`Wal::append_blocking`](crate::Wal::append_blocking), the thread itself is busy. One append in 16 sleeps in any case:
+    /// some runtimes submit I/O only when their thread does. Zero never stays awake, nor is it done on a machine with one
+    /// core. Default: 250 us; at most 10 ms.
     #[must_use]
     pub fn stay_awake(mut self, time: Duration) -> Options {
         self.stay_awake = time;

@@ -10,23 +10,36 @@
 use super::spin::Chances;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-/// Some caller of this process is on his watch.
-static WATCHED: AtomicBool = AtomicBool::new(false);
+/// Until when some caller of this process is on his watch, in nanoseconds of [`now`]. Who keeps his append without polling
+/// it keeps the others off no longer than that.
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+
+/// One chance of so many is left out. A caller who is always answered in time would never let his thread sleep, and some
+/// runtimes do then what they do not do otherwise: tokio-uring submits to the ring.
+const TURNS_ASLEEP: u32 = 16;
+
+fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // From 1 on: 0 is nobody's.
+    START.elapsed().as_nanos() as u64 + 1
+}
 
 /// The queue's side, under its lock: who may.
 #[derive(Debug)]
 pub(super) struct Awake {
     limit: Duration,
-    watched: &'static AtomicBool,
+    watched: &'static AtomicU64,
     chances: Chances,
+    turns: u32,
     /// The last group that became durable was a single call.
     was_alone: bool,
-    /// The last watch has not ended in vain.
-    pays: bool,
+    /// Of the watch over the group that is not durable yet.
+    end: Option<u64>,
 }
 
 impl Awake {
@@ -36,61 +49,72 @@ impl Awake {
             limit,
             watched: &WATCHED,
             chances: Chances::default(),
+            turns: 0,
             was_alone: true,
-            pays: false,
+            end: None,
         }
     }
 
     /// Somebody begins to wait for the disk; `alone`: for nobody else's record.
     pub(super) fn begin(&mut self, alone: bool) -> Option<Watch> {
-        if !alone || !self.was_alone || self.limit.is_zero() || !self.chances.take() {
+        if !alone || !self.was_alone || self.limit.is_zero() {
+            return None;
+        }
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(TURNS_ASLEEP) || !self.chances.take() {
             return None;
         }
         // It guards nothing but itself.
-        if self.watched.swap(true, Ordering::Relaxed) {
+        let (now, before) = (now(), self.watched.load(Ordering::Relaxed));
+        let end = now + self.limit.as_nanos() as u64;
+        let free = before <= now;
+        if !free
+            || self
+                .watched
+                .compare_exchange(before, end, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
             return None;
         }
-        let watch = Watch { watched: self.watched, end: Instant::now() + self.limit };
-        if std::mem::replace(&mut self.pays, true) {
-            self.chances.paid();
-        }
-        Some(watch)
+        self.end = Some(end);
+        Some(Watch { watched: self.watched, end })
     }
 
     /// A group of so many calls is durable.
     pub(super) fn durable(&mut self, appends: usize) {
         self.was_alone = appends == 1;
-    }
-
-    /// His time was over before he had his answer.
-    pub(super) fn in_vain(&mut self) {
-        self.pays = false;
-        self.chances.missed();
+        match self.end.take() {
+            Some(end) if now() < end => self.chances.paid(),
+            Some(_) => self.chances.missed(),
+            None => {}
+        }
     }
 }
 
 /// The caller's side. When it is dropped, another may.
 #[derive(Debug)]
 pub(super) struct Watch {
-    watched: &'static AtomicBool,
-    end: Instant,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.watched.store(false, Ordering::Relaxed);
-    }
+    watched: &'static AtomicU64,
+    end: u64,
 }
 
 impl Watch {
-    /// Asks to be polled again when others had their turn. `false` if the time is over.
-    pub(super) fn goes_on(&self, context: &mut Context<'_>) -> bool {
-        let goes_on = Instant::now() < self.end;
+    /// Asks to be polled again when others had their turn, unless the time is over.
+    pub(super) fn go_on(&self, context: &mut Context<'_>) -> bool {
+        let goes_on = now() < self.end;
         if goes_on {
             // Of a runtime of tokio it keeps the thread from sleeping; elsewhere it wakes the task at once.
             let _ = pin!(tokio::task::yield_now()).poll(context);
         }
         goes_on
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let (end, relaxed) = (self.end, Ordering::Relaxed);
+        // Unless its time was over, and it is another's.
+        let _ = self.watched.compare_exchange(end, 0, relaxed, relaxed);
     }
 }
 
@@ -129,23 +153,35 @@ mod tests {
     }
 
     #[test]
+    fn who_keeps_it_without_use_keeps_it_for_its_time_only() {
+        let mut first = fresh(Duration::from_nanos(1));
+        let mut second = Awake { watched: first.watched, ..Awake::new(LONG) };
+        let kept = first.begin(true).unwrap();
+        let watch = second.begin(true).unwrap();
+        drop(kept);
+        assert!(first.begin(true).is_none(), "it is the other's now");
+        drop(watch);
+        assert!(first.begin(true).is_some());
+    }
+
+    #[test]
     fn it_stops_where_it_does_not_pay() {
-        let mut awake = fresh(LONG);
-        let mut times = 0;
-        for _ in 0..1000 {
-            if awake.begin(true).is_some() {
-                times += 1;
-                awake.in_vain();
+        for (limit, wanted) in [(Duration::from_nanos(1), 5..20), (LONG, 900..1000)] {
+            let mut awake = fresh(limit);
+            let mut times = 0;
+            for _ in 0..1000 {
+                times += u32::from(awake.begin(true).is_some());
+                awake.durable(1);
             }
+            assert!(wanted.contains(&times), "{limit:?}: {times}");
         }
-        assert!((5..20).contains(&times), "{times}");
     }
 
     #[test]
     fn a_watch_ends() {
         let mut context = Context::from_waker(Waker::noop());
         let ended = fresh(Duration::from_nanos(1)).begin(true).unwrap();
-        assert!(!ended.goes_on(&mut context));
-        assert!(fresh(LONG).begin(true).unwrap().goes_on(&mut context));
+        assert!(!ended.go_on(&mut context));
+        assert!(fresh(LONG).begin(true).unwrap().go_on(&mut context));
     }
 }

@@ -391,16 +391,6 @@ impl Queue {
             && !self.failures.load(Ordering::Acquire)
     }
 
-    /// Whether the group has its answer, without the lock.
-    pub(super) fn is_resolved(&self, group: u64) -> bool {
-        group < self.resolved_before.load(Ordering::Acquire)
-    }
-
-    /// He kept his thread awake until his time was over.
-    pub(super) fn awake_in_vain(&self) {
-        self.lock().awake.in_vain();
-    }
-
     /// A ticket goes.
     pub(super) fn drop_ticket(&self, group: u64, wanted: Durability, place: Option<usize>) {
         if self.is_durable(group) {

@@ -1,6 +1,5 @@
 //! A place in the order, and how far it has got.
 
-use super::awake::Watch;
 use super::queue::{Accepted, Queue};
 use crate::error::Result;
 use crate::types::Durability;
@@ -94,22 +93,6 @@ pub(super) struct Waiter<Q: Deref<Target = Queue>> {
 impl<Q: Deref<Target = Queue>> Waiter<Q> {
     pub(super) fn new(queue: Q, accepted: &Accepted, wanted: Durability) -> Waiter<Q> {
         Waiter { queue, group: accepted.group, wanted, place: accepted.place }
-    }
-
-    /// Whether he goes on with his watch, and is polled again soon. When its time is over, it is gone.
-    pub(super) fn stays_awake(&self, watch: &mut Option<Watch>, context: &mut Context<'_>) -> bool {
-        let (Some(kept), Some(group)) = (watch.as_ref(), self.group) else {
-            return false;
-        };
-        if self.queue.is_resolved(group) {
-            return false;
-        }
-        let goes_on = kept.goes_on(context);
-        if !goes_on {
-            *watch = None;
-            self.queue.awake_in_vain();
-        }
-        goes_on
     }
 
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Result<()>> {

@@ -176,7 +176,7 @@ pub(crate) trait Disk: Clone + 'static {
     /// At least so long. `threads` rounds up to whole milliseconds, or is busy for less than one. On the ring a sleep of nothing submits what was
     /// started; a loop of `yield_now` never does.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
-    /// Whether something may have been started that is not done yet.
+    /// Whether somebody may wait for something that was started and is not done yet.
     fn has_work(&self) -> bool {
         true
     }

@@ -4,6 +4,8 @@
 //! (the lease of a registered buffer's index, a [`Token`]). tokio-uring keeps the loan until the completion was seen,
 //! whether or not anybody still waits. So the tokens count the operations that the kernel may still be working on,
 //! and a registered buffer whose write was abandoned comes home when the kernel is done, not before.
+//!
+//! Operations that borrow no memory of ours (on names, fsync, fallocate) have a token only while somebody waits for them.
 
 #![allow(unsafe_code)]
 
