@@ -124,8 +124,6 @@ impl Sim {
         options: Options,
         how: How,
     ) -> Result<(Wal, Recovery)> {
-        // Time is virtual: nothing can happen while somebody is busy with waiting.
-        let options = options.stay_awake(std::time::Duration::ZERO);
         wal::start_on(|config| self.disk(config), dir, options, how).await
     }
 }

@@ -77,9 +77,9 @@ impl Future for Append<'_> {
             };
             let waiter = Waiter::new(queue, &accepted, wanted);
             let Accepted { indexes, place, watch, .. } = accepted;
-            // His waker is in the list already: to ask again would take the lock again.
             let watch = watch.filter(|watch| watch.go_on(context));
             *state = State::Accepted(waiter, indexes, watch);
+            // His waker is in the list already: to ask again would take the lock again.
             if place.is_some() {
                 return Poll::Pending;
             }
@@ -90,7 +90,6 @@ impl Future for Append<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::group::Room;
     use crate::commit::queue::Limits;
     use crate::error::{Error, ErrorKind};
     use crate::options::Options;
@@ -117,17 +116,12 @@ mod tests {
         let bytes = size_of_val(&wal.append("x"));
         assert!(bytes <= 128, "{bytes}");
     }
+
     #[test]
     fn who_stays_awake_has_his_answer() {
         for fails in [false, true] {
-            let queue = Queue::new(Limits {
-                room: Room { bytes: 1 << 20, records: 8 },
-                record_bytes_max: 1 << 10,
-                group_bytes_max: 4096,
-                group_records_max: 4,
-                append_bytes_max: u64::MAX,
-                awake_max: Duration::from_secs(3600),
-            });
+            let awake_max = Duration::from_secs(3600);
+            let queue = Queue::new(Limits { awake_max, ..Limits::small() });
             let mut context = Context::from_waker(Waker::noop());
             let woken = Arc::new(Woken::default());
             let other = Waker::from(Arc::clone(&woken));

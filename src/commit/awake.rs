@@ -64,18 +64,12 @@ impl Awake {
         if self.turns.is_multiple_of(TURNS_ASLEEP) || !self.chances.take() {
             return None;
         }
-        // It guards nothing but itself.
-        let (now, before) = (now(), self.watched.load(Ordering::Relaxed));
+        let now = now();
         let end = now + self.limit.as_nanos() as u64;
-        let free = before <= now;
-        if !free
-            || self
-                .watched
-                .compare_exchange(before, end, Ordering::Relaxed, Ordering::Relaxed)
-                .is_err()
-        {
-            return None;
-        }
+        // It guards nothing but itself.
+        let relaxed = Ordering::Relaxed;
+        let free = |other| (other <= now).then_some(end);
+        self.watched.fetch_update(relaxed, relaxed, free).ok()?;
         self.end = Some(end);
         Some(Watch { watched: self.watched, end })
     }
@@ -130,6 +124,12 @@ mod tests {
         Awake { watched: Box::leak(Box::default()), ..Awake::new(limit) }
     }
 
+    /// Until a nanosecond is over, however coarse the clock is.
+    fn pass() {
+        let begun = now();
+        while now() == begun {}
+    }
+
     #[test]
     fn only_who_is_alone_and_was() {
         let mut awake = fresh(LONG);
@@ -157,6 +157,7 @@ mod tests {
         let mut first = fresh(Duration::from_nanos(1));
         let mut second = Awake { watched: first.watched, ..Awake::new(LONG) };
         let kept = first.begin(true).unwrap();
+        pass();
         let watch = second.begin(true).unwrap();
         drop(kept);
         assert!(first.begin(true).is_none(), "it is the other's now");
@@ -171,6 +172,7 @@ mod tests {
             let mut times = 0;
             for _ in 0..1000 {
                 times += u32::from(awake.begin(true).is_some());
+                pass();
                 awake.durable(1);
             }
             assert!(wanted.contains(&times), "{limit:?}: {times}");
@@ -181,6 +183,7 @@ mod tests {
     fn a_watch_ends() {
         let mut context = Context::from_waker(Waker::noop());
         let ended = fresh(Duration::from_nanos(1)).begin(true).unwrap();
+        pass();
         assert!(!ended.go_on(&mut context));
         assert!(fresh(LONG).begin(true).unwrap().go_on(&mut context));
     }

@@ -34,11 +34,8 @@ impl Log {
     fn new(records: usize, tells_written: bool) -> Arc<Log> {
         let queue = Queue::new(Limits {
             room: Room { bytes: 1 << 20, records },
-            record_bytes_max: 1 << 10,
-            group_bytes_max: 4096,
             group_records_max: 2,
-            append_bytes_max: u64::MAX,
-            awake_max: std::time::Duration::ZERO,
+            ..Limits::small()
         });
         let durable = AtomicU64::new(0);
         Arc::new(Log { queue: Arc::new(queue), durable, records: Mutex::default(), tells_written })

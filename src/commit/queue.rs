@@ -50,6 +50,21 @@ pub(crate) struct Limits {
     pub awake_max: Duration,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// For tests of the queue alone.
+    pub(super) fn small() -> Limits {
+        Limits {
+            room: Room { bytes: 1 << 20, records: 8 },
+            record_bytes_max: 1 << 10,
+            group_bytes_max: 4096,
+            group_records_max: 4,
+            append_bytes_max: u64::MAX,
+            awake_max: Duration::ZERO,
+        }
+    }
+}
+
 /// Who asked for the log to be closed is told the durable index, or the first error.
 pub(crate) type CloseReply = Option<oneshot::Sender<Result<u64>>>;
 
@@ -508,14 +523,7 @@ mod tests {
     use std::future::Future;
 
     fn queue() -> Arc<Queue> {
-        Arc::new(Queue::new(Limits {
-            room: Room { bytes: 1 << 20, records: 8 },
-            record_bytes_max: 1 << 10,
-            group_bytes_max: 4096,
-            group_records_max: 4,
-            append_bytes_max: u64::MAX,
-            awake_max: Duration::ZERO,
-        }))
+        Arc::new(Queue::new(Limits::small()))
     }
 
     fn entries(indexes: &[u64]) -> Vec<Entry> {

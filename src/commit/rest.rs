@@ -30,7 +30,7 @@ impl Rest {
         }
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);
-        tokio::task::yield_now().await;
+        disk.yield_now().await;
         if turns.is_multiple_of(TURNS_AWAKE) && disk.has_work() {
             disk.sleep(Duration::ZERO).await;
         }

@@ -176,6 +176,10 @@ pub(crate) trait Disk: Clone + 'static {
     /// At least so long. `threads` rounds up to whole milliseconds, or is busy for less than one. On the ring a sleep of nothing submits what was
     /// started; a loop of `yield_now` never does.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+    /// Lets the other tasks of this thread run, also those that other threads have woken.
+    fn yield_now(&self) -> impl Future<Output = ()> {
+        tokio::task::yield_now()
+    }
     /// Whether somebody may wait for something that was started and is not done yet.
     fn has_work(&self) -> bool {
         true

@@ -48,7 +48,8 @@ impl Opening {
         Ok(opening)
     }
 
-    /// The same as a task of a disk whose thread this is.
+    /// The same as a task of a simulated disk, whose thread this is. Its time is virtual: nothing happens while somebody is
+    /// busy with waiting.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn begin_on<D: Disk>(
         disk: impl FnOnce(DiskConfig) -> D,
@@ -59,6 +60,7 @@ impl Opening {
     ) -> Result<Opening> {
         options.check()?;
         let disk = disk(options.disk_config());
+        let options = options.stay_awake(std::time::Duration::ZERO);
         let (job, opening) = Opening::new(dir, options, how, handout);
         disk.clone().spawn(job.simulated(disk));
         Ok(opening)

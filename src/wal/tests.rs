@@ -78,7 +78,6 @@ fn machine(seed: u64) -> Sim {
 }
 
 async fn start_on(sim: &Sim, options: Options, how: How) -> Result<(Wal, Recovery)> {
-    let options = options.stay_awake(Duration::ZERO); // time is virtual
     super::start_on(|config| sim.disk(config), Path::new(DIR), options, how).await
 }
 
