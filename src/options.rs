@@ -73,14 +73,14 @@ impl Default for Options {
             // Above any sane record; below what makes a reader's memory a surprise.
             record_bytes_max: 64 << 20,
             // A sync costs about as much as writing a few hundred KiB; larger groups only add latency.
-            group_bytes_max: 1 << 20,
+            group_bytes_max: BUFFER_BYTES_MAX,
             // No limit of its own: bytes are what costs.
             group_records_max: usize::MAX,
             // A group gathers while the one before it is written.
             group_delay: Duration::ZERO,
             group_policy: None,
             // More make groups smaller, and on few cores that costs more than it gives.
-            in_flight_max: 4,
+            in_flight_max: 3,
             recent_bytes_max: 8 << 20,
             // Several groups, and room for one record of the largest size.
             queue_bytes_max: 64 << 20,
@@ -106,8 +106,8 @@ impl Default for Options {
 
 /// What `record_bytes_max` may be.
 const RECORD_BYTES_LIMIT: usize = 512 << 20;
-/// Length of a write buffer, at most.
-const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Length of a write buffer, at most: a MiB of records, and what is around them.
+const BUFFER_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 /// All write buffers together, at most: half of the usual RLIMIT_MEMLOCK of 8 MiB.
 const BUFFERS_BYTES_MAX: usize = 4 << 20;
 
@@ -193,7 +193,7 @@ impl Options {
     }
 
     /// Appends that wait are committed together up to this many bytes, and up to half a segment; a single append or
-    /// batch may be larger. Default: 1 MiB. At least 4 KiB.
+    /// batch may be larger. Default: 1,088 KiB, which 16 records of 64 KiB fit into. At least 4 KiB.
     #[must_use]
     pub fn group_bytes_max(mut self, bytes: usize) -> Options {
         self.group_bytes_max = bytes;
@@ -248,7 +248,7 @@ impl Options {
 
     /// So many groups may be written at the same time, with [`SyncMethod::Dsync`]; they are reported in order.
     /// [`SyncMethod::Fdatasync`] writes one at a time: of two concurrent syncs of a file only one is told of a write that
-    /// was lost. Default: 4; 1 to 32.
+    /// was lost. Default: 3; 1 to 32.
     #[must_use]
     pub fn in_flight_max(mut self, groups: usize) -> Options {
         self.in_flight_max = groups;

@@ -143,8 +143,8 @@ impl Way {
 /// looks at the others again now and then, ever more rarely while nothing changes. Where there is no difference, as with
 /// a single caller or on a log that is not busy, appends are committed at once.
 ///
-/// Whatever the way, groups from [`LARGE_BYTES`] on are written beside others: then the disk is busy with bytes, not
-/// with flushes.
+/// Groups from [`LARGE_BYTES`] on are written beside others, whatever the way, unless that is to gather: then the disk is
+/// busy with bytes, not with flushes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Adaptive {
     way: Way,
@@ -173,7 +173,7 @@ struct Trial {
     appends: usize,
 }
 
-/// Groups from here on are written beside others.
+/// Groups from here on are written beside others, unless they are gathered.
 const LARGE_BYTES: u64 = 128 << 10;
 /// A trial is at least this long. Its first commits belong to the way before it, and do not count.
 const TRIAL: Duration = Duration::from_millis(5);
@@ -195,7 +195,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 impl GroupPolicy for Adaptive {
     fn next(&mut self, view: &GroupView) -> GroupDecision {
-        if view.bytes >= LARGE_BYTES || view.full && view.in_flight > 0 {
+        let large = view.bytes >= LARGE_BYTES && self.way != Way::Gather;
+        if large || view.full && view.in_flight > 0 {
             return GroupDecision::Commit;
         }
         match self.way {

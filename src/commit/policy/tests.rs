@@ -19,6 +19,7 @@ enum Event {
 #[derive(Clone, Debug)]
 struct World {
     policy: Box<dyn CloneablePolicy>,
+    bytes_each: u64,
     commit_us: u64,
     /// What a group costs that another group is beside.
     beside_us: u64,
@@ -79,6 +80,7 @@ impl World {
     fn new(policy: impl GroupPolicy + Clone + 'static, commit_us: u64) -> World {
         World {
             policy: Box::new(policy),
+            bytes_each: 100,
             commit_us,
             beside_us: commit_us / 10,
             return_us: None,
@@ -143,7 +145,7 @@ impl World {
         self.policy.committed(&GroupCommit {
             now: micros(self.now),
             appends,
-            bytes: appends as u64 * 100,
+            bytes: appends as u64 * self.bytes_each,
             latency: micros(self.now - begun),
             in_flight,
             waiting: self.waiting.len(),
@@ -160,7 +162,7 @@ impl World {
             let view = GroupView {
                 now: micros(self.now),
                 appends: self.waiting.len(),
-                bytes: self.waiting.len() as u64 * 100,
+                bytes: self.waiting.len() as u64 * self.bytes_each,
                 full: false,
                 in_flight: self.in_flight.len(),
                 appends_in_flight: self.in_flight.iter().map(|group| group.appends).sum(),
@@ -214,6 +216,16 @@ fn quick_callers_are_gathered() {
         assert!(group > 0.8 * callers as f64, "nearly all in a group: {story}");
         assert!(rate > 1.2 * natural, "natural batching: {natural}: {story}");
     }
+}
+
+/// Large groups too are gathered where each waits for the one before it, as first writes to reserved blocks do: each of them
+/// writes the same inode.
+#[test]
+fn large_groups_are_gathered_where_that_is_quicker() {
+    let world = World::closed(Adaptive::default(), 16, 500, 100);
+    let (rate, group) = World { bytes_each: 64 << 10, beside_us: 400, ..world }.settled();
+    assert!(group > 14.0, "{group}");
+    assert!(rate > 0.9 * 16.0 * 1_000_000.0 / 600.0, "{rate}");
 }
 
 /// Callers take longer to come back than a commit takes, and not all at once: nothing is gained by waiting for them, and
@@ -303,7 +315,7 @@ fn change_is_noticed() {
     assert!(group > 12.0, "{group}");
 }
 
-/// A group that is full, or large beside another one, does not wait, whatever was learnt.
+/// A group that is full does not wait, whatever was learnt.
 #[test]
 fn full_group_never_waits() {
     let mut world = World::closed(Adaptive::default(), 64, 200, 30);
@@ -313,8 +325,18 @@ fn full_group_never_waits() {
         let full =
             GroupView { now: micros(world.now), appends: 1, full: true, ..GroupView::default() };
         assert_eq!(policy.next(&GroupView { in_flight: 3, ..full }), GroupDecision::Commit);
-        let large = GroupView { full: false, in_flight: 1, bytes: 100 << 20, ..full };
-        assert_eq!(policy.next(&large), GroupDecision::Commit);
+    }
+}
+
+/// A large group does not wait for the one before it, unless callers are gathered.
+#[test]
+fn large_group_is_written_beside_others() {
+    for way in Way::ALL {
+        let mut policy = Adaptive { way, ..Adaptive::default() };
+        let view = GroupView { appends: 1, bytes: LARGE_BYTES, in_flight: 1, ..Default::default() };
+        let gathers = way == Way::Gather;
+        let expected = if gathers { GroupDecision::Hold } else { GroupDecision::Commit };
+        assert_eq!(policy.next(&view), expected, "{way:?}");
     }
 }
 
