@@ -99,7 +99,7 @@ fn lost_sector_of_a_proven_record_is_damage() {
 /// them all.
 #[test]
 fn groups_of_one_window_prove_nothing_of_each_other() {
-    let options = super::window::at_once(direct().segment_bytes(256 << 10));
+    let options = super::window::at_once(direct().segment_bytes(256 << 10).in_flight_max(4));
     for (lost, after) in (1..=4).flat_map(|lost| [(lost, false), (lost, true)]) {
         let story = format!("{lost} is lost, one after {after}");
         let sim = machine(1);
