@@ -72,7 +72,7 @@ impl Default for Options {
             segment_bytes: 64_000_000,
             // Above any sane record; below what makes a reader's memory a surprise.
             record_bytes_max: 64 << 20,
-            // A sync costs about as much as writing a few hundred KiB; larger groups only add latency.
+            // A sync costs about as much as writing a few hundred KiB; groups larger than a buffer only add latency.
             group_bytes_max: BUFFER_BYTES_MAX,
             // No limit of its own: bytes are what costs.
             group_records_max: usize::MAX,

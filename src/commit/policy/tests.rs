@@ -19,6 +19,7 @@ enum Event {
 #[derive(Clone, Debug)]
 struct World {
     policy: Box<dyn CloneablePolicy>,
+    /// Of each append.
     bytes_each: u64,
     commit_us: u64,
     /// What a group costs that another group is beside.
