@@ -6,7 +6,10 @@ use std::fmt;
 /// The payload of a record: bytes of the caller's, shared or borrowed.
 ///
 /// Small payloads are copied when they are accepted, and large borrowed ones too; large shared ones ([`Bytes`], [`Vec`])
-/// are not copied before they are written.
+/// are not copied before they are written. Readers of new records ([`Options::recent_bytes_max`]) get a large payload that
+/// was borrowed, or is a [`Vec`] or [`String`] without spare room, in the memory that it came in.
+///
+/// [`Options::recent_bytes_max`]: crate::Options::recent_bytes_max
 ///
 /// ```
 /// # fn main() -> seawal::Result<()> { pollster::block_on(async {
@@ -22,14 +25,17 @@ use std::fmt;
 pub struct Payload<'a>(pub(crate) Inner<'a>);
 
 pub(crate) enum Inner<'a> {
+    /// Perhaps a part of something much larger.
     Shared(Bytes),
+    /// All of its memory: keeping it keeps nothing else.
+    Whole(Bytes),
     Borrowed(&'a [u8]),
 }
 
 impl Payload<'_> {
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Inner::Shared(bytes) => bytes,
+            Inner::Shared(bytes) | Inner::Whole(bytes) => bytes,
             Inner::Borrowed(bytes) => bytes,
         }
     }
@@ -37,7 +43,9 @@ impl Payload<'_> {
     /// Shared from here on, if it is longer than that.
     pub(crate) fn shared_beyond(self, bytes: usize) -> Self {
         match self.0 {
-            Inner::Borrowed(slice) if slice.len() > bytes => Bytes::copy_from_slice(slice).into(),
+            Inner::Borrowed(slice) if slice.len() > bytes => {
+                Payload(Inner::Whole(Bytes::copy_from_slice(slice)))
+            }
             inner => Payload(inner),
         }
     }
@@ -67,13 +75,16 @@ impl From<BytesMut> for Payload<'_> {
 
 impl From<Vec<u8>> for Payload<'_> {
     fn from(bytes: Vec<u8>) -> Self {
-        Payload(Inner::Shared(bytes.into()))
+        match bytes.len() == bytes.capacity() {
+            true => Payload(Inner::Whole(bytes.into())),
+            false => Payload(Inner::Shared(bytes.into())),
+        }
     }
 }
 
 impl From<String> for Payload<'_> {
     fn from(text: String) -> Self {
-        Payload(Inner::Shared(text.into()))
+        text.into_bytes().into()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The newest records, in memory: who follows the log closely reads them from here, and no file.
 //!
-//! Groups are copied in when they are written, one behind the other, into *blocks*; the oldest blocks go when there is
-//! more than the limit. Whoever reads holds on to a block without a lock, and so without keeping the log from going on.
+//! Groups come in when they are written, one behind the other, into *blocks*; the oldest blocks go when there is more than
+//! the limit. Payloads are copied, but for large ones whose memory is theirs alone: those are shared. Whoever reads holds
+//! on to a block without a lock, and so without keeping the log from going on.
 //!
 //! # Invariants
 //!
@@ -27,9 +28,16 @@ struct Item {
     index: u64,
     term: u64,
     kind: EntryKind,
+    data: Data,
+}
+
+/// Where a payload lies.
+#[derive(Clone, Copy, Debug)]
+enum Data {
     /// In the bytes of the block.
-    start: usize,
-    len: usize,
+    Copied { start: usize, len: usize },
+    /// Among the shared payloads of the block.
+    Shared { at: usize },
 }
 
 /// Some groups of one segment, one behind the other.
@@ -37,28 +45,43 @@ struct Item {
 struct Block {
     seq: Seq,
     items: Vec<Item>,
-    /// Payloads, one behind the other.
+    /// Payloads that were copied, one behind the other.
     bytes: Vec<u8>,
+    /// Payloads that were not.
+    shared: Vec<Bytes>,
+    shared_bytes: usize,
     /// The end of its last group.
     end: Position,
 }
 
 impl Block {
+    /// Empty, with the memory that it needed.
     fn clear(&mut self) {
         self.items.clear();
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+        }
         self.bytes.clear();
+        self.shared.clear();
+        self.shared_bytes = 0;
+    }
+
+    fn payload_bytes(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
     }
 
     fn memory(&self) -> usize {
-        size_of::<Block>() + self.bytes.capacity() + self.items.capacity() * size_of::<Item>()
+        let shared = self.shared_bytes + self.shared.capacity() * size_of::<Bytes>();
+        let items = self.items.capacity() * size_of::<Item>();
+        size_of::<Block>() + self.bytes.capacity() + shared + items
     }
 
     /// It takes more than one group: then it takes many, and shall not grow with each.
     fn make_room(&mut self, full: usize) {
-        let groups = full / self.bytes.len().max(1);
+        let groups = full / self.payload_bytes().max(1);
         let items = (self.items.len() * groups).min(full / size_of::<Item>());
         self.items.reserve(items.saturating_sub(self.items.len()));
-        self.bytes.reserve(full.saturating_sub(self.bytes.len()));
+        self.bytes.reserve((self.bytes.len() * groups).saturating_sub(self.bytes.len()));
     }
 
     fn position(&self, item: usize) -> Position {
@@ -74,9 +97,18 @@ impl Block {
             let RecordRef::Entry { index, term, kind, data } = records.get(at) else {
                 continue;
             };
-            let (offset, start, len) = (position.offset, self.bytes.len(), data.len());
-            self.items.push(Item { offset, index, term, kind, start, len });
-            self.bytes.extend_from_slice(data);
+            let data = match records.whole(at) {
+                Some(whole) => {
+                    self.shared.push(whole.clone());
+                    self.shared_bytes += whole.len();
+                    Data::Shared { at: self.shared.len() - 1 }
+                }
+                None => {
+                    self.bytes.extend_from_slice(data);
+                    Data::Copied { start: self.bytes.len() - data.len(), len: data.len() }
+                }
+            };
+            self.items.push(Item { offset: position.offset, index, term, kind, data });
         }
     }
 }
@@ -99,12 +131,15 @@ impl AsRef<[u8]> for Payloads {
 }
 
 impl Found {
-    /// The entries, with their places. Payloads share the memory of the block.
+    /// The entries, with their places. Small payloads share the memory of the block.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Position, Entry)> + '_ {
         let payloads = Bytes::from_owner(Payloads(Arc::clone(&self.block)));
         (self.from..self.to).map(move |at| {
-            let &Item { index, term, kind, start, len, .. } = &self.block.items[at];
-            let data = payloads.slice(start..start + len);
+            let &Item { index, term, kind, data, .. } = &self.block.items[at];
+            let data = match data {
+                Data::Copied { start, len } => payloads.slice(start..start + len),
+                Data::Shared { at } => self.block.shared[at].clone(),
+            };
             (self.block.position(at), Entry { index, term, kind, data })
         })
     }
@@ -154,7 +189,7 @@ impl Recent {
         let full = BLOCK_FULL_BYTES.min(self.bytes_max / BLOCK_PARTS);
         let open = self.blocks.back_mut().filter(|block| {
             block.seq == end.seq
-                && block.bytes.len() < full
+                && block.payload_bytes() < full
                 && block.items.len() * size_of::<Item>() < full
         });
         // Not while somebody reads it.
@@ -340,6 +375,75 @@ mod tests {
             assert_eq!(recent.start(), at(110));
             assert_eq!(indexes(recent.after(at(110), at(110), 9)), [0; 0]);
         }
+    }
+
+    /// Large payloads of appends.
+    struct Whole(u64, Vec<Bytes>);
+
+    impl Records for Whole {
+        fn count(&self) -> usize {
+            self.1.len()
+        }
+
+        fn get(&self, at: usize) -> RecordRef<'_> {
+            let (index, data) = (self.0 + at as u64, &self.1[at][..]);
+            RecordRef::Entry { index, term: 1, kind: EntryKind::Normal, data }
+        }
+
+        fn whole(&self, at: usize) -> Option<&Bytes> {
+            Some(&self.1[at])
+        }
+    }
+
+    #[test]
+    fn what_has_memory_of_its_own_is_shared_and_counted() {
+        let mut recent = Recent::new(at(0), 1 << 20);
+        let payload = |index: u64| Bytes::from(vec![index as u8; 100_000]);
+        let newest = payload(50);
+        for index in 1..50 {
+            let group = Whole(index, vec![payload(index)]);
+            recent.push(&group, [at(index * 10)].into_iter(), at(index * 10 + 10));
+        }
+        recent.push(&Whole(50, vec![newest.clone()]), [at(500)].into_iter(), at(510));
+        assert!(recent.bytes <= 1 << 20, "what is shared counts");
+        assert_eq!(indexes(recent.after(at(410), at(510), 9)), [41]);
+        let found = recent.after(at(500), at(510), 9).unwrap();
+        let (_, entry) = found.entries().next().unwrap();
+        assert_eq!(entry.data.as_ptr(), newest.as_ptr(), "it was not copied");
+        drop((found, entry, recent));
+        assert!(newest.is_unique(), "nothing keeps what is gone");
+    }
+
+    #[test]
+    fn shared_and_copied_payloads_lie_in_one_block() {
+        let mut recent = Recent::new(at(0), 1 << 20);
+        group(&mut recent, 1..3, 100, 5);
+        let both = Whole(3, vec![vec![3; 5000].into(), vec![4; 3000].into()]);
+        recent.push(&both, [at(200), at(300)].into_iter(), at(400));
+        group(&mut recent, 5..7, 400, 5);
+        assert_eq!(recent.blocks.len(), 1);
+        let found = recent.after(at(0), at(420), 9).unwrap();
+        let lens: Vec<_> =
+            found.entries().map(|(_, entry)| (entry.index, entry.data.len())).collect();
+        assert_eq!(lens, [(1, 5), (2, 5), (3, 5000), (4, 3000), (5, 5), (6, 5)]);
+        for (_, entry) in found.entries() {
+            assert!(entry.data.iter().all(|&byte| u64::from(byte) == entry.index));
+        }
+    }
+
+    /// Payloads became large and are shared: memory that payloads were copied into does not stay for nothing.
+    #[test]
+    fn memory_that_a_block_does_not_need_any_more_goes() {
+        let mut recent = Recent::new(at(0), 1 << 20);
+        for index in 0..40 {
+            group(&mut recent, index..index + 1, index * 10, 100_000);
+        }
+        for index in 40..80 {
+            let large = Whole(index, vec![vec![index as u8; 100_000].into()]);
+            recent.push(&large, [at(index * 10)].into_iter(), at(index * 10 + 10));
+        }
+        assert_eq!(recent.blocks.iter().map(|block| block.bytes.capacity()).sum::<usize>(), 0);
+        assert!(recent.blocks.len() >= 10, "{} blocks", recent.blocks.len());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::format::{MarkKind, Record, RecordRef, Records};
 use crate::payload::{Inner, Payload};
 use crate::types::Durability;
 use crate::types::{Entry, EntryKind};
+use bytes::Bytes;
 use std::ops::AddAssign;
 
 /// Payloads up to this length are copied into the group when they are accepted. To the submission thread, bytes in a row
@@ -56,6 +57,12 @@ enum Item {
         start: usize,
         len: usize,
     },
+    /// A plain append whose payload is all of its memory.
+    Whole {
+        index: u64,
+        term: u64,
+        data: Bytes,
+    },
     Record(Record),
 }
 
@@ -75,13 +82,19 @@ impl Group {
         kind: EntryKind,
         data: &mut Payload<'_>,
     ) {
-        if let Inner::Shared(bytes) = &mut data.0
-            && (kind != EntryKind::Normal || bytes.len() > COPIED_BYTES_MAX)
-        {
-            let data = std::mem::take(bytes);
-            return self.push(Record::Entry(Entry { index, term, kind, data }));
+        let copied = kind == EntryKind::Normal && data.len() <= COPIED_BYTES_MAX;
+        match &mut data.0 {
+            Inner::Shared(bytes) if !copied => {
+                let data = std::mem::take(bytes);
+                return self.push(Record::Entry(Entry { index, term, kind, data }));
+            }
+            Inner::Whole(bytes) if !copied => {
+                let data = std::mem::take(bytes);
+                return self.items.push(Item::Whole { index, term, data });
+            }
+            _ => {}
         }
-        debug_assert_eq!(kind, EntryKind::Normal, "only plain appends borrow");
+        debug_assert_eq!(kind, EntryKind::Normal, "others are shared");
         let (start, len) = (self.copied.len(), data.len());
         self.copied.extend_from_slice(data.as_slice());
         self.items.push(Item::Copied { index, term, start, len });
@@ -123,7 +136,17 @@ impl Records for Group {
                 kind: EntryKind::Normal,
                 data: &self.copied[start..start + len],
             },
+            &Item::Whole { index, term, ref data } => {
+                RecordRef::Entry { index, term, kind: EntryKind::Normal, data }
+            }
             Item::Record(record) => record.into(),
+        }
+    }
+
+    fn whole(&self, at: usize) -> Option<&Bytes> {
+        match &self.items[at] {
+            Item::Whole { data, .. } => Some(data),
+            _ => None,
         }
     }
 }
@@ -145,6 +168,31 @@ mod tests {
             assert_eq!(group.get(at), RecordRef::Entry { index, term: 7, kind, data });
         }
         assert!(group.reset(2).is_barrier());
+    }
+
+    /// A part of something larger would keep all of that, for as long as readers may want the part.
+    #[test]
+    fn only_what_is_all_of_its_memory_may_be_kept() {
+        let large = vec![7; COPIED_BYTES_MAX + 1].into_boxed_slice().into_vec();
+        let small = vec![7; COPIED_BYTES_MAX].into_boxed_slice().into_vec();
+        let mut spacious = Vec::with_capacity(1 << 20);
+        spacious.extend_from_slice(&large);
+        let text = String::from_utf8(large.clone()).unwrap();
+        let part = Bytes::from(vec![7; 1 << 20]).slice(..large.len());
+        let borrowed = Payload::from(&large).shared_beyond(COPIED_BYTES_MAX);
+        let cases: [(Payload<'_>, bool); 6] = [
+            (borrowed, true),
+            (large.clone().into(), true),
+            (text.into(), true),
+            (spacious.into(), false),
+            (part.into(), false),
+            (small.into(), false),
+        ];
+        let mut group = Group::default();
+        for (at, (mut data, kept)) in cases.into_iter().enumerate() {
+            group.push_entry(at as u64, 7, EntryKind::Normal, &mut data);
+            assert_eq!(group.whole(at).is_some(), kept, "case {at}");
+        }
     }
 
     #[test]

@@ -92,6 +92,10 @@ pub(crate) trait Records {
     ///
     /// If there are not so many.
     fn get(&self, at: usize) -> RecordRef<'_>;
+    /// The payload, if it may be kept for long: it is not a part of something larger.
+    fn whole(&self, _at: usize) -> Option<&Bytes> {
+        None
+    }
 }
 
 impl Records for [Record] {

@@ -85,7 +85,7 @@ enum Way {
 impl GroupPolicy for Always {
     fn next(&mut self, view: &GroupView) -> GroupDecision {
         match self.way {
-            _ if view.bytes >= 128 << 10 => GroupDecision::Commit,
+            Way::Natural | Way::Overlap if view.bytes >= 128 << 10 => GroupDecision::Commit,
             Way::Overlap if view.in_flight < 2 => GroupDecision::Commit,
             _ if view.in_flight > 0 => GroupDecision::Hold,
             Way::Gather if view.appends < self.expected && !view.full => {
