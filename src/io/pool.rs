@@ -54,7 +54,7 @@ impl<T> Pool<T> {
 impl Pool<AlignedBuf> {
     /// Plain buffers, for disks that have no registered ones.
     pub(crate) fn of_buffers(config: &DiskConfig) -> Self {
-        Pool::new((0..config.buffer_count).map(|_| AlignedBuf::with_len(config.buffer_bytes)))
+        Pool::new(AlignedBuf::several(config.buffer_count, config.buffer_bytes))
     }
 }
 

@@ -23,6 +23,7 @@ pub const METHODS: &[&str] = &[
     "odsync/prewritten",
     "dio-odsync/append",
     "dio-odsync/unwritten",
+    "dio-odsync-hugepages/unwritten",
     "dio-odsync/prewritten",
     "dio-fdatasync/prewritten",
     "uring-write+fdatasync-linked/append",
@@ -42,6 +43,7 @@ pub const METHODS: &[&str] = &[
 ];
 
 const ALIGN: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
 pub fn prewrite(f: &File, len: u64) -> std::io::Result<()> {
     let z = vec![0u8; 4 << 20];
@@ -54,17 +56,23 @@ pub fn prewrite(f: &File, len: u64) -> std::io::Result<()> {
     f.sync_all()
 }
 
-/// A page-aligned buffer.
+/// An aligned buffer, in huge pages or in none.
 struct Buf {
     ptr: *mut u8,
     len: usize,
 }
 
 impl Buf {
-    fn new(len: usize) -> Buf {
-        let layout = std::alloc::Layout::from_size_align(len, ALIGN).unwrap();
-        let ptr = unsafe { std::alloc::alloc_zeroed(layout) };
+    fn new(len: usize, huge: bool) -> Buf {
+        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        let all = len.next_multiple_of(HUGE_PAGE);
+        let layout = std::alloc::Layout::from_size_align(all, HUGE_PAGE).unwrap();
+        let ptr = unsafe { std::alloc::alloc(layout) };
         assert!(!ptr.is_null());
+        unsafe {
+            libc::madvise(ptr.cast(), all, advice);
+            ptr.write_bytes(0, len);
+        }
         let b = Buf { ptr, len };
         for (i, c) in b.slice().chunks_mut(1 << 20).enumerate() {
             fill(c, i as u64);
@@ -169,7 +177,9 @@ pub fn run(method: &str, dir: &Path, c: Cell) -> Result<Value> {
     drop(prep);
 
     // Room for a batch at any offset in its first block.
-    let bufs: Vec<Buf> = (0..p.qd).map(|_| Buf::new(up(op + ALIGN as u64) as usize)).collect();
+    let bufs: Vec<Buf> = (0..p.qd)
+        .map(|_| Buf::new(up(op + ALIGN as u64) as usize, io.ends_with("hugepages")))
+        .collect();
     let mut ring = if p.ring { Some(new_ring()?) } else { None };
     if let Some(r) = &mut ring {
         let iov: Vec<libc::iovec> =
@@ -334,7 +344,7 @@ fn reap(r: &mut IoUring, want: usize) -> Result<()> {
 /// The floor of a replay: read a file front to back and checksum it.
 pub fn replay_load(dir: &Path, records: u64, payload: usize) -> Result<()> {
     let f = File::create(dir.join("floor.dat"))?;
-    let b = Buf::new(4 << 20);
+    let b = Buf::new(4 << 20, false);
     let len = records * payload as u64;
     let mut at = 0;
     while at < len {

@@ -24,7 +24,7 @@ pub(super) struct Buffers {
 
 impl Buffers {
     pub(super) fn new(config: &DiskConfig) -> Self {
-        let buffers = (0..config.buffer_count).map(|_| AlignedBuf::with_len(config.buffer_bytes));
+        let buffers = AlignedBuf::several(config.buffer_count, config.buffer_bytes);
         Buffers {
             registry: FixedBufRegistry::new(buffers),
             indexes: Pool::new((0..config.buffer_count).rev()),
