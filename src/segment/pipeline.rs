@@ -18,8 +18,9 @@
 //!
 //! Zeros share the disk with commits, and a commit waits for the zero write before it: so they are written in small
 //! pieces, spread over the life of the active segment. The filler looks every millisecond how far that is filled, and
-//! keeps a third ahead of it; while nothing is appended it still writes a piece now and then. Where segments are used up
-//! faster than [`ZERO_RATE_MAX`], zeros would cost more than they give: they are left out.
+//! keeps a third ahead of it, with larger pieces where much was appended meanwhile: a piece can cost the next commit a
+//! write of an inode. While nothing is appended it still writes a piece now and then. Where segments are used up faster
+//! than [`ZERO_RATE_MAX`], zeros would cost more than they give: they are left out.
 
 use super::name::PREPARED;
 use super::spares::{Source, Spares};
@@ -36,8 +37,9 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Zeros written at a time.
+/// Zeros written at a time: so many, or a multiple where the zeros are that far behind.
 const PIECE_BYTES: u64 = 64 << 10;
+const PIECE_BYTES_MAX: u64 = 256 << 10;
 
 /// Bytes per second of appends from which on no zeros are written.
 const ZERO_RATE_MAX: u64 = 300_000_000;
@@ -305,11 +307,16 @@ async fn zero<D: Disk>(
             continue;
         }
         ticks = 0;
-        let len = PIECE_BYTES.min(range.end - offset);
+        let len = piece_bytes(wanted.saturating_sub(offset)).min(range.end - offset);
         file.write_zeros(offset, len).await?;
         offset += len;
     }
     Ok(offset)
+}
+
+/// How much is written at a time when the zeros are so far behind.
+fn piece_bytes(behind: u64) -> u64 {
+    (behind / PIECE_BYTES * PIECE_BYTES).clamp(PIECE_BYTES, PIECE_BYTES_MAX)
 }
 
 /// Lets the zeros of a file go past the page cache, which would only be dirtied; where that does not work, through it.
@@ -447,4 +454,22 @@ fn locked(path: &Path) -> Error {
     Error::new(ErrorKind::Locked, "another process is creating a log here")
         .at_path(path)
         .next("wait for it, or choose another directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_small_until_the_zeros_are_far_behind() {
+        let cases = [
+            (0, PIECE_BYTES),
+            (2 * PIECE_BYTES - 1, PIECE_BYTES),
+            (3 * PIECE_BYTES + 5, 3 * PIECE_BYTES),
+            (u64::MAX, PIECE_BYTES_MAX),
+        ];
+        for (behind, piece) in cases {
+            assert_eq!(piece_bytes(behind), piece, "{behind} bytes behind");
+        }
+    }
 }

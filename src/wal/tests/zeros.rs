@@ -167,24 +167,25 @@ fn zeros_have_come_back_before_the_head_is_written() {
 /// way harms nothing.
 #[test]
 fn early_cut_survives_power_loss() {
+    let zeros_take = Duration::from_millis(5);
     for options in zero_filled() {
-        let options = options.segment_bytes(256 << 10).group_bytes_max(32 << 10);
+        let options = options.segment_bytes(512 << 10).group_bytes_max(32 << 10);
         let early_life = async |sim: &Sim, known: &Shared<Known>| -> Result<Stats> {
             let (wal, _) = start_on(sim, options.clone(), How::OpenOrCreate).await?;
             known.borrow_mut().created = true;
             // So quick that the cut finds a file which has few zeros.
-            for n in 0..10 {
+            for n in 0..20 {
                 call(&wal, known, Call::Append(vec![payload(n, 30_000)])).await?;
             }
             // Then the filler gets ahead.
-            for n in 10..16 {
-                sleep(sim, Duration::from_millis(4)).await;
+            for n in 20..26 {
+                sleep(sim, 2 * zeros_take).await;
                 call(&wal, known, Call::Append(vec![payload(n, 1000)])).await?;
             }
             Ok(wal.stats())
         };
         let sim = machine(1);
-        sim.set_latency(OpKind::WriteZeros, Duration::from_micros(500));
+        sim.set_latency(OpKind::WriteZeros, zeros_take);
         let stats = sim.block_on(early_life(&sim, &Shared::default())).unwrap();
         assert!(stats.cuts_unready > 0 && stats.cuts > stats.cuts_unready, "{stats:?}");
         let len = |entry: &TraceEntry| entry.detail.strip_prefix("len=")?.parse::<u64>().ok();
@@ -196,7 +197,7 @@ fn early_cut_survives_power_loss() {
             (1..=total + 1).flat_map(|at| [(at, Crash::LoseUnsynced), (at, Crash::Random)])
         {
             let sim = machine(at);
-            sim.set_latency(OpKind::WriteZeros, Duration::from_micros(500));
+            sim.set_latency(OpKind::WriteZeros, zeros_take);
             let known = Shared::<Known>::default();
             let _ = sim.block_on_until(at, early_life(&sim, &known));
             sim.power_loss(crash);
